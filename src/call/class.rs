@@ -1,0 +1,199 @@
+//! The closed list of failure classes: one name for logs, metric labels, `error.code`, headers and docs.
+//!
+//! Owns what each class *means* for the policies (whose fault it is, whether another send can help). Owns
+//! neither the HTTP status a client sees (`server/respond.rs`) nor how a class is recognised (`dialect/`).
+
+use std::fmt;
+
+/// Whose fault a failure is. Only [`Fault::Upstream`] may ever count against an endpoint's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The endpoint, its network path, or the model process failed.
+    Upstream,
+    /// Our credential at that endpoint is refused or spent.
+    Credential,
+    /// The caller's request cannot be served as it stands.
+    Caller,
+    /// The endpoint answered in time, but the answer is not what was asked for.
+    Answer,
+    /// Outrigger refused or ended the call itself.
+    Local,
+    /// The client went away.
+    Client,
+}
+
+/// What a further send may achieve after a failure of this class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same target may be asked again, another endpoint of it first.
+    Again,
+    /// The same target may be asked once more, not oftener.
+    Once,
+    /// This endpoint's answer will not change; only another endpoint or target can help.
+    Elsewhere,
+    /// No further send can help, or none is allowed.
+    Never,
+}
+
+macro_rules! classes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $fault:ident, $retry:ident;)*) => {
+        /// What went wrong, in one word of a closed list.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Class { $($(#[doc = $doc])* $variant,)* }
+
+        impl Class {
+            /// Every class, in the order of the reference table.
+            pub const ALL: &'static [Class] = &[$(Class::$variant,)*];
+
+            /// The public name, as in metric labels and `error.code`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Class::$variant => $name,)* }
+            }
+
+            /// One sentence for people; the same sentence stands in `docs/reference/errors.md`.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Class::$variant => concat!($($doc),*).trim_ascii_start(),)* }
+            }
+
+            /// Whose fault it is.
+            pub const fn fault(self) -> Fault {
+                match self { $(Class::$variant => Fault::$fault,)* }
+            }
+
+            /// Whether a further send can help. A single failure may be stricter than its class.
+            pub const fn retry(self) -> Retry {
+                match self { $(Class::$variant => Retry::$retry,)* }
+            }
+        }
+    };
+}
+
+classes! {
+    /// The endpoint's name did not resolve.
+    DnsFailure = "dns_failure", Upstream, Again;
+    /// Nothing listens at the endpoint's address, or it cannot be reached.
+    ConnectRefused = "connect_refused", Upstream, Again;
+    /// No connection within `timeouts.connect`.
+    ConnectTimeout = "connect_timeout", Upstream, Again;
+    /// The TLS handshake or the certificate failed.
+    TlsFailure = "tls_failure", Upstream, Elsewhere;
+    /// The connection broke before a response head arrived.
+    ResetBeforeResponse = "reset_before_response", Upstream, Again;
+    /// No response head within `timeouts.headers`.
+    HeadersTimeout = "headers_timeout", Upstream, Again;
+    /// No first model event within the patience for it.
+    FirstTokenTimeout = "first_token_timeout", Upstream, Again;
+    /// A stream made no progress for `timeouts.idle`; keep-alives are not progress.
+    StreamStalled = "stream_stalled", Upstream, Again;
+    /// A stream ended without its terminal marker.
+    StreamTruncated = "stream_truncated", Upstream, Again;
+    /// The response broke HTTP framing: wrong length, bad chunk, bad compression.
+    BadFraming = "bad_framing", Upstream, Again;
+    /// A success status with a body of another kind, such as a login page.
+    WrongContentType = "wrong_content_type", Upstream, Again;
+    /// A body or event that is not the JSON it should be.
+    Undecodable = "undecodable", Upstream, Again;
+    /// A response over our limits.
+    OversizeResponse = "oversize_response", Upstream, Never;
+    /// The endpoint refused the request as it stands; its own answer is passed on.
+    Upstream400 = "upstream_400", Caller, Never;
+    /// The endpoint refused our credential.
+    UpstreamAuth = "upstream_auth", Credential, Elsewhere;
+    /// The credential's quota or money is spent; never retried on the same credential.
+    UpstreamQuota = "upstream_quota", Credential, Elsewhere;
+    /// The endpoint limits our rate.
+    RateLimited = "rate_limited", Upstream, Again;
+    /// The endpoint failed inside.
+    Upstream500 = "upstream_500", Upstream, Again;
+    /// The endpoint or a proxy before it is not available.
+    UpstreamUnavailable = "upstream_unavailable", Upstream, Again;
+    /// The endpoint says that it is overloaded.
+    UpstreamOverloaded = "upstream_overloaded", Upstream, Again;
+    /// The server is still loading its model.
+    ModelLoading = "model_loading", Upstream, Again;
+    /// An error object arrived inside a success response.
+    InbandError = "inband_error", Upstream, Again;
+    /// A finished answer with nothing in it.
+    EmptyCompletion = "empty_completion", Answer, Once;
+    /// The answer was cut at the caller's own token cap where that breaks its contract.
+    LengthCap = "length_cap", Answer, Never;
+    /// The answer was cut because the context window was full.
+    ContextFull = "context_full", Answer, Never;
+    /// The provider's content filter ended the answer.
+    ContentFilter = "content_filter", Answer, Never;
+    /// The model refused.
+    Refusal = "refusal", Answer, Never;
+    /// JSON was asked for and the answer is not JSON.
+    InvalidJson = "invalid_json", Answer, Again;
+    /// The answer does not satisfy the schema it was asked for.
+    SchemaViolation = "schema_violation", Answer, Again;
+    /// A tool call's arguments do not satisfy the tool's schema.
+    ToolArgsInvalid = "tool_args_invalid", Answer, Again;
+    /// A tool call names a tool the request does not have.
+    UnknownTool = "unknown_tool", Answer, Again;
+    /// The answer ignores the request's `tool_choice`.
+    ToolChoiceViolated = "tool_choice_violated", Answer, Again;
+    /// The number of choices is not the number asked for.
+    WrongN = "wrong_n", Answer, Once;
+    /// The model repeats itself without end.
+    RepetitionLoop = "repetition_loop", Answer, Once;
+    /// The prompt does not fit the model's context window.
+    ContextOverflow = "context_overflow", Caller, Never;
+    /// The queue before the pool is full.
+    QueueFull = "queue_full", Local, Never;
+    /// The call waited too long for a free slot.
+    QueueTimeout = "queue_timeout", Local, Never;
+    /// The call's deadline passed.
+    DeadlineExceeded = "deadline_exceeded", Local, Never;
+    /// The client key is over its own limit.
+    TenantLimit = "tenant_limit", Caller, Never;
+    /// The workflow looks like an endless loop.
+    LoopSuspected = "loop_suspected", Caller, Never;
+    /// Every endpoint of the route is held open by its breaker.
+    BreakerOpen = "breaker_open", Local, Never;
+    /// The client went away before the answer was complete.
+    ClientDisconnect = "client_disconnect", Client, Never;
+    /// The request is malformed, unauthorised, too large, or names something unknown.
+    BadRequest = "bad_request", Caller, Never;
+    /// Outrigger is shutting down.
+    Shutdown = "shutdown", Local, Never;
+    /// A fault in Outrigger itself.
+    Internal = "internal", Local, Never;
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_snake_case() {
+        let names: HashSet<_> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        assert_eq!(names.len(), Class::ALL.len());
+        assert!(
+            names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
+    }
+
+    #[test]
+    fn a_caller_s_fault_is_never_sent_again() {
+        for class in
+            Class::ALL.iter().filter(|class| matches!(class.fault(), Fault::Caller | Fault::Client | Fault::Local))
+        {
+            assert_eq!(class.retry(), Retry::Never, "{class}");
+        }
+    }
+
+    #[test]
+    fn a_spent_credential_is_only_ever_left() {
+        for class in Class::ALL.iter().filter(|class| class.fault() == Fault::Credential) {
+            assert_eq!(class.retry(), Retry::Elsewhere, "{class}");
+        }
+    }
+}

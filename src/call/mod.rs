@@ -1,0 +1,18 @@
+//! What flows through the stacks: a call, its attempts, its reply, its outcome.
+//!
+//! Owns the vocabulary every floor above shares; owns no behaviour beyond reading it. Invariant: a fact a
+//! layer needs is a field here, never something looked up by type at run time.
+
+mod body;
+mod class;
+mod error;
+mod reply;
+mod request;
+mod signal;
+
+pub use body::{BodyStream, RequestBody};
+pub use class::{Class, Fault, Retry};
+pub use error::{CallError, Failure, Original, TrailEntry};
+pub use reply::{AttemptReply, Ended, Payload, Reply, Usage};
+pub use request::{Attempt, AttemptKind, Call, Milestone, Options, Surface};
+pub use signal::{AttemptEnd, CallEnd, Outcome, Signal, Sink, Verdict};

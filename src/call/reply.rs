@@ -1,0 +1,78 @@
+//! The answer side: what a send brought back, and what the call gives to its client.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{BodyStream, Outcome, TrailEntry};
+
+/// Tokens as the upstream counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub input: u64,
+    /// Completion tokens, reasoning included.
+    pub output: u64,
+}
+
+/// An answer's body.
+pub enum Payload {
+    /// Complete and checked.
+    Whole(Bytes),
+    /// Events of a stream whose first model event is in hand; an `Err` ends it without its terminal marker.
+    Events(BodyStream),
+    /// Bytes nobody looks into; an `Err` must break the connection.
+    Opaque(BodyStream),
+}
+
+/// What one send brought back: for a stream, at its first model event.
+pub struct AttemptReply {
+    /// Upstream status, a success or, on opaque calls, anything.
+    pub status: u16,
+    /// Upstream headers, less hop-by-hop ones.
+    pub headers: HeaderMap,
+    /// The body.
+    pub payload: Payload,
+    /// The endpoint that answered, as numbered in the settings.
+    pub endpoint: usize,
+    /// When the first model event (or the whole body) was in hand.
+    pub first_at: Instant,
+    /// Tokens, where the answer is whole and tells.
+    pub usage: Option<Usage>,
+}
+
+/// How a body came to its end, as seen by the guard that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With its terminal marker.
+    Complete,
+    /// With an error.
+    Failed,
+    /// Dropped before its end.
+    Dropped,
+}
+
+/// What the call gives to its client.
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Upstream's own end-to-end headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub payload: Payload,
+    /// Configured name of the endpoint that answered.
+    pub endpoint: String,
+    /// Configured name of the route.
+    pub route: String,
+    /// Sends made upstream up to now.
+    pub sends: u32,
+    /// How the answer came about.
+    pub outcome: Outcome,
+    /// Failed sends, in order.
+    pub trail: Vec<TrailEntry>,
+    /// Time from the winning send's start to its first model event.
+    pub upstream: Duration,
+    /// Tokens, where the answer is whole and tells.
+    pub usage: Option<Usage>,
+}

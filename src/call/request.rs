@@ -1,0 +1,159 @@
+//! The request side: a client's call, the sends made for it, and what a send reports while it runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method};
+
+use super::{BodyStream, RequestBody};
+
+/// Which API surface a call came in on. Each has its own shape of answers, streams and errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// `POST /v1/chat/completions`
+    Chat,
+    /// `POST /v1/completions`
+    Completions,
+    /// `POST /v1/embeddings`
+    Embeddings,
+    /// `POST /v1/responses`
+    Responses,
+    /// `POST /v1/messages`
+    Messages,
+    /// `GET /v1/models[/ID]`
+    Models,
+    /// Everything else under `/v1`: passed byte for byte, never looked into.
+    Opaque,
+}
+
+impl Surface {
+    /// Short name for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Surface::Chat => "chat",
+            Surface::Completions => "completions",
+            Surface::Embeddings => "embeddings",
+            Surface::Responses => "responses",
+            Surface::Messages => "messages",
+            Surface::Models => "models",
+            Surface::Opaque => "opaque",
+        }
+    }
+
+    /// Whether bodies on this surface are read (to route, judge and count), or only carried.
+    pub fn is_read(self) -> bool {
+        self != Surface::Opaque
+    }
+}
+
+/// What a client may ask of us for one call, from `x-outrigger-*` headers. Options only ever tighten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `x-outrigger-retries`: sends after the first, all causes together.
+    pub retries: Option<u32>,
+    /// `x-outrigger-fallback: off`: only the route's first target may be asked.
+    pub no_fallback: bool,
+    /// `x-outrigger-hedge: off`: no send is started beside another.
+    pub no_hedge: bool,
+}
+
+/// One client request with the facts the layers need. Cheap to share: layers hold it in an `Arc`.
+pub struct Call {
+    /// Our id for it, unique, sortable by time (`x-outrigger-id`).
+    pub id: String,
+    /// The API surface it came in on.
+    pub surface: Surface,
+    /// The HTTP method as the client sent it.
+    pub method: Method,
+    /// The raw path and query after the leading `/v1`, byte for byte, such as `/chat/completions?beta=true`.
+    pub path: String,
+    /// The client's headers, less hop-by-hop fields and our own.
+    pub headers: HeaderMap,
+    /// The body, original bytes.
+    pub body: RequestBody,
+    /// The `model` member, decoded, where there is one.
+    pub model: Option<String>,
+    /// Where the raw `model` value (quotes included) stands in the body, so that only it need be rewritten.
+    pub model_span: Option<(usize, usize)>,
+    /// Whether the body asks for a stream.
+    pub stream: bool,
+    /// Rough prompt size in bytes: the body's length. Patience grows with it.
+    pub prompt_bytes: usize,
+    /// When the request line was read, monotonic.
+    pub started: Instant,
+    /// When the call ends at the latest, monotonic. Set once.
+    pub deadline: Instant,
+    /// What the client asked for.
+    pub options: Options,
+    /// The client said that this is itself a retry (`x-stainless-retry-count` above 0).
+    pub client_retry: bool,
+    /// W3C trace context of the caller, or one we started: `00-<32 hex>-<16 hex>-<2 hex>`.
+    pub traceparent: String,
+    /// The configured name of the client key used, for logs.
+    pub key_name: Option<Arc<str>>,
+}
+
+impl Call {
+    /// Time left before the deadline, zero when it has passed.
+    pub fn remaining(&self, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now)
+    }
+}
+
+/// Why a send was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AttemptKind {
+    /// The first send of the call.
+    First,
+    /// The same target again after a failure.
+    Retry,
+    /// The same target again beside a send that is still silent.
+    Hedge,
+    /// The next target of the route.
+    Fallback,
+}
+
+impl AttemptKind {
+    /// Every kind, for metrics.
+    pub const ALL: [AttemptKind; 4] =
+        [AttemptKind::First, AttemptKind::Retry, AttemptKind::Hedge, AttemptKind::Fallback];
+
+    /// The public name, as in the metric label `kind`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttemptKind::First => "first",
+            AttemptKind::Retry => "retry",
+            AttemptKind::Hedge => "hedge",
+            AttemptKind::Fallback => "fallback",
+        }
+    }
+}
+
+/// What a running send tells the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// An endpoint was chosen; it is the number of that endpoint in the settings.
+    Picked(usize),
+    /// The response head arrived.
+    Head,
+}
+
+/// One send upstream on behalf of a call.
+pub struct Attempt {
+    /// The call it is for.
+    pub call: Arc<Call>,
+    /// 0 for the first send of the call, counting up over all causes.
+    pub number: u32,
+    /// Why it is made.
+    pub kind: AttemptKind,
+    /// Which target of the route, counted from 0.
+    pub target: usize,
+    /// The endpoint, once balance has chosen it.
+    pub endpoint: usize,
+    /// Endpoints this call has asked already; they are chosen only when nothing else is left.
+    pub used: Vec<usize>,
+    /// The streamed body, for the one send that may carry it.
+    pub streamed_body: Option<BodyStream>,
+    /// Told of milestones as they happen.
+    pub report: Box<dyn Fn(Milestone) + Send + Sync>,
+}

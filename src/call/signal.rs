@@ -1,0 +1,144 @@
+//! What layers tell the world. They emit facts; `telemetry/` alone knows what becomes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{AttemptKind, Class, Surface, Usage};
+
+/// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The first send succeeded.
+    Ok,
+    /// A repeat at the same target succeeded.
+    Retried,
+    /// A send started beside a silent one succeeded.
+    Hedged,
+    /// A later target of the route succeeded.
+    Fallback,
+    /// No good answer.
+    Failed,
+    /// The client left before there was one.
+    Cancelled,
+}
+
+impl Outcome {
+    /// Every outcome, for metrics.
+    pub const ALL: [Outcome; 6] =
+        [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Failed, Outcome::Cancelled];
+
+    /// The public name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Retried => "retried",
+            Outcome::Hedged => "hedged",
+            Outcome::Fallback => "fallback",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// The outcome of a call whose answer came from a send of this kind.
+    pub const fn of(kind: AttemptKind) -> Self {
+        match kind {
+            AttemptKind::First => Outcome::Ok,
+            AttemptKind::Retry => Outcome::Retried,
+            AttemptKind::Hedge => Outcome::Hedged,
+            AttemptKind::Fallback => Outcome::Fallback,
+        }
+    }
+}
+
+/// How one send ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// A complete answer.
+    Ok,
+    /// Another send of the same call answered first.
+    Superseded,
+    /// It failed.
+    Failed(Class),
+}
+
+impl Verdict {
+    /// The metric label `class`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Superseded => "superseded",
+            Verdict::Failed(class) => class.as_str(),
+        }
+    }
+}
+
+/// The end of one send.
+#[derive(Clone, Debug)]
+pub struct AttemptEnd {
+    /// The endpoint, as numbered in the settings.
+    pub endpoint: usize,
+    /// Why it was made.
+    pub kind: AttemptKind,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Whether it failed after the first model event.
+    pub mid_stream: bool,
+    /// Whether the client asked for a stream.
+    pub streamed: bool,
+    /// From its start to its end.
+    pub took: Duration,
+}
+
+/// The end of one call.
+#[derive(Clone, Debug)]
+pub struct CallEnd {
+    /// Our id for it.
+    pub id: String,
+    /// The route, as numbered in the settings; `None` when no route matched.
+    pub route: Option<usize>,
+    /// The surface it came in on.
+    pub surface: Surface,
+    /// HTTP status given to the client; 499 when it had left.
+    pub status: u16,
+    /// How it went.
+    pub outcome: Outcome,
+    /// The first cause, for what failed.
+    pub class: Option<Class>,
+    /// The endpoint that answered.
+    pub endpoint: Option<String>,
+    /// Sends made upstream.
+    pub sends: u32,
+    /// Whether the client asked for a stream.
+    pub streamed: bool,
+    /// From the request line to the last byte out.
+    pub took: Duration,
+    /// From the request line to the first model event.
+    pub first: Option<Duration>,
+    /// What of the time until the first byte out was ours, neither upstream's nor waiting by design.
+    pub overhead: Option<Duration>,
+    /// Tokens as reported upstream.
+    pub usage: Option<Usage>,
+    /// Name of the client key used.
+    pub key_name: Option<Arc<str>>,
+}
+
+/// A fact worth telling.
+#[derive(Clone, Debug)]
+pub enum Signal {
+    /// A call was accepted on a route.
+    CallStarted { route: Option<usize> },
+    /// A call ended; exactly one for each that was accepted.
+    CallEnded(Box<CallEnd>),
+    /// A send ended; exactly one for each that was started.
+    AttemptEnded(AttemptEnd),
+    /// The gap between two model events of one stream.
+    Gap { route: usize, gap: Duration },
+    /// What is left of a target's retry budget, 0 to 1.
+    Budget { route: usize, left: f64 },
+}
+
+/// Whoever listens to signals.
+pub trait Sink: Send + Sync {
+    /// Takes one signal. Must not block.
+    fn emit(&self, signal: Signal);
+}

@@ -1,0 +1,85 @@
+//! The whole configuration, resolved: plain values, every reference checked, every default filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::RouteSettings;
+use crate::transport::EndpointSettings;
+
+/// Everything the process runs by.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data port.
+    pub server: ServerSettings,
+    /// The admin port.
+    pub admin: AdminSettings,
+    /// Shutting down.
+    pub drain: DrainSettings,
+    /// Logging.
+    pub log: LogSettings,
+    /// Where state that survives a restart is kept; `None` keeps none.
+    pub state_dir: Option<PathBuf>,
+    /// At least one; numbered by position everywhere else.
+    pub endpoints: Vec<EndpointSettings>,
+    /// At least one; the first whose glob matches serves a call.
+    pub routes: Vec<RouteSettings>,
+}
+
+/// The data port.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Largest request body that is held, in bytes.
+    pub max_body: usize,
+    /// Connections served at once; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Client keys; empty lets everybody in.
+    pub keys: Vec<ClientKey>,
+}
+
+/// One client key, known only by its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientKey {
+    /// Name for logs.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+}
+
+/// The admin port.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Address and port.
+    pub listen: SocketAddr,
+}
+
+/// Shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainSettings {
+    /// How long to go on accepting after the readiness probe has turned.
+    pub delay: Duration,
+    /// How long calls in flight may take to finish.
+    pub timeout: Duration,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One object a line.
+    Json,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How lines look.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info` or `debug`.
+    pub level: String,
+}

@@ -1,0 +1,91 @@
+//! What the policies are set to. Plain values, every default of the retry and time mechanisms in one place.
+
+use std::time::Duration;
+
+/// The five clocks. A clock of zero is refused by the config, so every value here is positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Dialling, name lookup and TLS included.
+    pub connect: Duration,
+    /// From the request's last byte to the response head.
+    pub headers: Duration,
+    /// Patience for the first model event of a stream; grows with the prompt.
+    pub first_token: Duration,
+    /// Between two model events; keep-alives do not count.
+    pub idle: Duration,
+    /// The whole call, every send and wait included.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            headers: Duration::from_secs(30),
+            first_token: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            total: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Exponential back-off with jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Upper bound of the first wait.
+    pub base: Duration,
+    /// Upper bound of every wait.
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { base: Duration::from_millis(250), max: Duration::from_secs(8) }
+    }
+}
+
+/// When and how often a target is asked again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetrySettings {
+    /// Sends per target, the first included; at least 1.
+    pub attempts: u32,
+    /// Repeats as a share of traffic over the budget's window, 0 to 1.
+    pub budget: f64,
+    /// The waits between sends.
+    pub backoff: Backoff,
+    /// Whether an upstream's `Retry-After` replaces our own wait.
+    pub respect_retry_after: bool,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 0.20, backoff: Backoff::default(), respect_retry_after: true }
+    }
+}
+
+/// One target of a route: the endpoints that share its load, by number in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// At least one; more than one is a pool.
+    pub endpoints: Vec<usize>,
+}
+
+/// A route's policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteSettings {
+    /// Configured name, unique.
+    pub name: String,
+    /// Glob over the requested model: `*` matches any run of characters, `?` one.
+    pub model: String,
+    /// Asked in this order; never empty.
+    pub targets: Vec<Target>,
+    /// `total` bounds the call; `headers` and `first_token` are the route's patience.
+    pub timeouts: Timeouts,
+    /// Repeats.
+    pub retry: RetrySettings,
+    /// Sends upstream per call, all causes together; at least 1.
+    pub max_sends: u32,
+}
+
+/// Sends upstream per call unless the config says otherwise.
+pub const MAX_SENDS: u32 = 4;

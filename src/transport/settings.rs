@@ -1,0 +1,39 @@
+//! What an endpoint is: an address, a credential, a dialect, its own clocks.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::dialect::Dialect;
+use crate::policy::Timeouts;
+
+/// Where an endpoint's credential comes from.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// None: nothing is sent, unless the client's own may be (see [`EndpointSettings::forward_client_key`]).
+    None,
+    /// Given in the config.
+    Key(SecretString),
+    /// Read from a file at start, trailing newline removed.
+    File { path: PathBuf, key: SecretString },
+}
+
+/// One upstream base URL with one credential.
+#[derive(Clone, Debug)]
+pub struct EndpointSettings {
+    /// Configured name, unique.
+    pub name: String,
+    /// Base URL with the API's prefix in it, without a trailing slash, such as `http://127.0.0.1:8080/v1`.
+    pub url: String,
+    /// Its credential.
+    pub credential: Credential,
+    /// Whether the client's own credential may be sent there: only when it has no other, the gateway asks for no
+    /// key of its own, and every endpoint of the config is at one origin, so that it can reach no other host.
+    pub forward_client_key: bool,
+    /// What kind of server it is.
+    pub dialect: Dialect,
+    /// Sent instead of the model that the caller asked for.
+    pub model: Option<String>,
+    /// `connect` and `idle` are the endpoint's own.
+    pub timeouts: Timeouts,
+}
