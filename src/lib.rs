@@ -7,3 +7,4 @@ pub mod config;
 pub mod dialect;
 pub mod policy;
 pub mod transport;
+pub mod wire;
