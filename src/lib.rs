@@ -8,3 +8,4 @@ pub mod config;
 pub mod dialect;
 pub mod policy;
 pub mod transport;
+pub mod wire;
