@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod budget;
+pub mod glob;
 pub mod patience;
 pub mod plan;
 pub mod settings;
