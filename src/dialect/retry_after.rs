@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn resets() {
-        let rows: &[(&[(&str, &str)], Option<u64>)] = &[
+        type Row = (&'static [(&'static str, &'static str)], Option<u64>);
+        let rows: &[Row] = &[
             (&[("x-ratelimit-reset-requests", "6m0s")], Some(360_000)),
             (&[("x-ratelimit-reset-tokens", "12ms")], Some(12)),
             (&[("x-ratelimit-reset-tokens", "1h2m3.5s")], Some(3_723_500)),

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::error::{self, WireError};
 use super::hollow::Full;
 use super::sse::Frame;
-use super::stream::{End, Meaning, Seen, StreamReader};
+use super::stream::{End, Meaning, Outer, Seen, StreamReader};
 
 /// Follows one stream of chunks.
 #[derive(Debug, Default)]
@@ -192,12 +192,12 @@ impl ChunkReader {
     }
 
     /// JSON whose members have types we did not expect: told apart slowly, but told apart.
-    fn odd(&mut self, data: &[u8]) -> Meaning {
+    fn odd(&mut self, frame: &Frame, data: &[u8]) -> Meaning {
         let Ok(value) = serde_json::from_slice::<Value>(data) else {
             // Valid but too deep to hold is still output.
             return match serde_json::from_slice::<serde::de::IgnoredAny>(data) {
                 Ok(_) => self.unknown(),
-                Err(_) => self.seen.fail(WireError::undecodable(data.len())),
+                Err(_) => self.seen.undecodable(frame, data),
             };
         };
         let first = value.get(0).unwrap_or(&value);
@@ -216,8 +216,8 @@ impl ChunkReader {
 impl StreamReader for ChunkReader {
     fn read(&mut self, frame: &Frame) -> Meaning {
         let data = match self.seen.outer(frame) {
-            Ok(data) => data,
-            Err(meaning) => return meaning,
+            Outer::Data(data) => data,
+            Outer::Settled(meaning) => return meaning,
         };
         if data.starts_with(b"[DONE]") {
             self.seen.done = true;
@@ -225,7 +225,7 @@ impl StreamReader for ChunkReader {
         }
         match serde_json::from_slice::<Chunk<'_>>(data) {
             Ok(chunk) => self.chunk(data, chunk),
-            Err(_) => self.odd(data),
+            Err(_) => self.odd(frame, data),
         }
     }
 

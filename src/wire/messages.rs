@@ -10,10 +10,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chunk::truthy;
-use super::error::{self, WireError};
+use super::error;
 use super::hollow::Full;
 use super::sse::Frame;
-use super::stream::{End, Meaning, Seen, StreamReader};
+use super::stream::{End, Meaning, Outer, Seen, StreamReader};
 
 /// Follows one stream of the Messages API.
 #[derive(Debug, Default)]
@@ -168,10 +168,10 @@ impl MessagesReader {
         self.seen.usage = Some((self.input, self.output));
     }
 
-    fn odd(&mut self, data: &[u8], name: Option<&str>) -> Meaning {
+    fn odd(&mut self, frame: &Frame, data: &[u8], name: Option<&str>) -> Meaning {
         let Ok(value) = serde_json::from_slice::<Value>(data) else {
             if serde_json::from_slice::<IgnoredAny>(data).is_err() {
-                return self.seen.fail(WireError::undecodable(data.len()));
+                return self.seen.undecodable(frame, data);
             }
             self.seen.answer = true;
             return Meaning::Progress;
@@ -198,8 +198,8 @@ impl MessagesReader {
 impl StreamReader for MessagesReader {
     fn read(&mut self, frame: &Frame) -> Meaning {
         let data = match self.seen.outer(frame) {
-            Ok(data) => data,
-            Err(meaning) => return meaning,
+            Outer::Data(data) => data,
+            Outer::Settled(meaning) => return meaning,
         };
         if data.starts_with(b"[DONE]") {
             return Meaning::Drop;
@@ -207,7 +207,7 @@ impl StreamReader for MessagesReader {
         let name = frame.event.as_deref().and_then(|name| std::str::from_utf8(name).ok());
         match serde_json::from_slice::<Event<'_>>(data) {
             Ok(event) => self.event(data, name, &event),
-            Err(_) => self.odd(data, name),
+            Err(_) => self.odd(frame, data, name),
         }
     }
 
@@ -236,6 +236,7 @@ pub(super) fn excuses(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::WireError;
     use crate::wire::sse::Decoder;
     use bytes::Bytes;
 

@@ -10,10 +10,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::chunk::truthy;
-use super::error::{self, WireError};
+use super::error;
 use super::hollow::Full;
 use super::sse::Frame;
-use super::stream::{End, Meaning, Seen, StreamReader};
+use super::stream::{End, Meaning, Outer, Seen, StreamReader};
 
 /// Follows one stream of the Responses API.
 #[derive(Debug, Default)]
@@ -170,10 +170,10 @@ impl ResponsesReader {
         if answer || reasoning || (was_visible && kind.ends_with(".done")) { Meaning::Progress } else { Meaning::Quiet }
     }
 
-    fn odd(&mut self, data: &[u8], event: Option<&str>) -> Meaning {
+    fn odd(&mut self, frame: &Frame, data: &[u8], event: Option<&str>) -> Meaning {
         let Ok(value) = serde_json::from_slice::<Value>(data) else {
             if serde_json::from_slice::<IgnoredAny>(data).is_err() {
-                return self.seen.fail(WireError::undecodable(data.len()));
+                return self.seen.undecodable(frame, data);
             }
             self.seen.answer = true;
             return Meaning::Progress;
@@ -196,8 +196,8 @@ impl ResponsesReader {
 impl StreamReader for ResponsesReader {
     fn read(&mut self, frame: &Frame) -> Meaning {
         let data = match self.seen.outer(frame) {
-            Ok(data) => data,
-            Err(meaning) => return meaning,
+            Outer::Data(data) => data,
+            Outer::Settled(meaning) => return meaning,
         };
         if data.starts_with(b"[DONE]") {
             return Meaning::Drop;
@@ -208,7 +208,7 @@ impl StreamReader for ResponsesReader {
                 let kind = event.kind.as_deref().or(name).unwrap_or("").to_owned();
                 self.event(data, &kind, &event)
             }
-            Err(_) => self.odd(data, name),
+            Err(_) => self.odd(frame, data, name),
         }
     }
 
@@ -232,6 +232,7 @@ impl StreamReader for ResponsesReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::WireError;
     use crate::wire::sse::Decoder;
     use bytes::Bytes;
 

@@ -24,6 +24,8 @@ pub struct Frame {
     pub error_field: Option<Bytes>,
     /// Whether there is a comment line among the lines.
     pub comment: bool,
+    /// The input ended before the blank line did: the last line may be cut short.
+    pub cut: bool,
 }
 
 /// An event grew over the decoder's limit.
@@ -83,7 +85,7 @@ impl Decoder {
     /// At the end of the input: the event that no blank line ended, if it carries anything.
     pub fn finish(&mut self) -> Option<Frame> {
         self.edge = Edge::new();
-        let frame = Frame::read(self.held.split().freeze(), std::mem::take(&mut self.first));
+        let frame = Frame { cut: true, ..Frame::read(self.held.split().freeze(), std::mem::take(&mut self.first)) };
         (frame.data.is_some() || frame.error_field.is_some()).then_some(frame)
     }
 
@@ -166,6 +168,11 @@ impl Edge {
 }
 
 impl Frame {
+    /// The bytes to forward: as they came, with a blank line added where the input ended without one.
+    pub fn closed(&self) -> Bytes {
+        if self.cut { [&self.raw[..], b"\n\n"].concat().into() } else { self.raw.clone() }
+    }
+
     /// Reads the fields of one event. `first` allows a byte order mark.
     fn read(raw: Bytes, first: bool) -> Self {
         let mut frame = Frame::default();

@@ -120,6 +120,10 @@ fn an_unfinished_event_is_given_at_the_end_only_if_it_carries_something() {
         assert_eq!(last.is_some(), some, "{input:?}");
         if let Some(last) = last {
             assert_eq!(last.raw, input.as_bytes());
+            assert!(last.cut);
+            let (again, rest) = decode(&last.closed(), &[usize::MAX]);
+            assert_eq!((&again[0].data, &again[0].error_field, rest), (&last.data, &last.error_field, None));
+            assert_eq!(again[0].closed(), again[0].raw);
         }
     }
 }

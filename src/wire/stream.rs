@@ -67,6 +67,14 @@ pub(super) struct Seen {
     pub usage: Option<(u64, u64)>,
 }
 
+/// An event whose frame has been looked at.
+pub(super) enum Outer<'f> {
+    /// Its data is to be read.
+    Data(&'f [u8]),
+    /// Its meaning is known without.
+    Settled(Meaning),
+}
+
 impl Seen {
     pub fn visible(&self) -> bool {
         self.answer || self.reasoning
@@ -77,6 +85,11 @@ impl Seen {
         Meaning::Error(error)
     }
 
+    /// Data that is not JSON: an error, unless the input merely ended within it. Then the missing end tells.
+    pub fn undecodable(&mut self, frame: &Frame, data: &[u8]) -> Meaning {
+        if frame.cut { Meaning::Drop } else { self.fail(WireError::undecodable(data.len())) }
+    }
+
     /// Keeps the newest counts; zeros never replace a count.
     pub fn count(&mut self, usage: (u64, u64)) {
         if usage != (0, 0) || self.usage.is_none() {
@@ -84,22 +97,22 @@ impl Seen {
         }
     }
 
-    /// What can be said of an event before its JSON is read: either its meaning, or its data.
-    pub fn outer<'f>(&mut self, frame: &'f Frame) -> Result<&'f [u8], Meaning> {
+    /// What can be said of an event before its JSON is read.
+    pub fn outer<'f>(&mut self, frame: &'f Frame) -> Outer<'f> {
         if self.done || self.failed {
-            return Err(Meaning::Drop);
+            return Outer::Settled(Meaning::Drop);
         }
         if let Some(field) = &frame.error_field {
-            return Err(self.fail(error::parse(None, field)));
+            return Outer::Settled(self.fail(error::parse(None, field)));
         }
-        let Some(data) = &frame.data else { return Err(Meaning::Quiet) };
+        let Some(data) = &frame.data else { return Outer::Settled(Meaning::Quiet) };
         let data = data.trim_ascii();
         if data.is_empty() {
-            return Err(Meaning::Drop);
+            return Outer::Settled(Meaning::Drop);
         }
         if frame.event.as_deref() == Some(b"error") {
-            return Err(self.fail(error::parse(None, data)));
+            return Outer::Settled(self.fail(error::parse(None, data)));
         }
-        Ok(data)
+        Outer::Data(data)
     }
 }
