@@ -136,43 +136,54 @@ impl EventStream {
 
     /// Decodes a chunk and queues what is to be handed on.
     fn take(&mut self, chunk: Bytes) {
-        let fits_whole = self.decoder.pending() == 0;
+        let aligned = self.decoder.pending() == 0;
         let mut frames = std::mem::take(&mut self.frames);
         if self.decoder.push(chunk.clone(), &mut frames).is_err() {
             self.fail(Failure::new(Class::OversizeResponse, format!("an event over {EVENT_LIMIT} bytes")));
             return;
         }
-        let (mut events, mut dropped, mut done, mut failed) = (0, false, false, None);
+        // A chunk of nothing but whole, kept events goes on as it is.
+        let whole = (aligned && self.decoder.pending() == 0).then_some(chunk);
+        self.judge(&frames, whole);
+        frames.clear();
+        self.frames = frames;
+    }
+
+    /// Queues what is to be handed on of these frames; `whole` is all of them in one piece, where there is such.
+    fn judge(&mut self, frames: &[Frame], whole: Option<Bytes>) {
+        let (mut events, mut done, mut failed) = (0, false, None);
         let mut keep = Vec::with_capacity(frames.len());
-        for frame in frames.drain(..) {
-            match self.reader.read(&frame) {
-                _ if done || failed.is_some() => dropped = true,
+        for frame in frames {
+            match self.reader.read(frame) {
                 Meaning::Progress => {
                     events += 1;
-                    keep.push(frame.raw);
+                    keep.push(frame.closed());
                 }
-                Meaning::Quiet => keep.push(frame.raw),
-                Meaning::Drop => dropped = true,
+                Meaning::Quiet => keep.push(frame.closed()),
+                Meaning::Drop => {}
                 Meaning::Done => {
-                    keep.push(frame.raw);
+                    keep.push(frame.closed());
                     done = true;
+                    break;
                 }
-                Meaning::Error(error) => failed = Some(dialect::from_wire_error(self.dialect, &error)),
+                Meaning::Error(error) => {
+                    failed = Some(dialect::from_wire_error(self.dialect, &error));
+                    break;
+                }
             }
         }
-        self.frames = frames;
-        let closing = done.then(|| dialect::close(self.dialect, self.reader.ended()));
-        if let Some(Closing::Fail(failure)) = closing {
+        if done && let Closing::Fail(failure) = dialect::close(self.dialect, self.reader.ended()) {
             // The marker came, but what it closes is not an answer: it must not be handed on.
             keep.pop();
-            failed = Some(failure);
+            (done, failed) = (false, Some(failure));
         }
-        // A chunk of nothing but whole, kept events goes on as it is.
-        let whole = fits_whole && self.decoder.pending() == 0 && !dropped && failed.is_none();
-        let bytes = if whole { chunk } else { join(keep) };
+        let bytes = match whole {
+            Some(chunk) if keep.len() == frames.len() => chunk,
+            _ => join(keep),
+        };
         if !bytes.is_empty() {
             let usage = self.usage();
-            self.ready.push_back(Ok(Piece { bytes, events, usage, done: done && failed.is_none() }));
+            self.ready.push_back(Ok(Piece { bytes, events, usage, done }));
         }
         match failed {
             Some(failure) => self.fail(failure),
@@ -184,15 +195,7 @@ impl EventStream {
     /// The body ended without its marker.
     fn end(&mut self) {
         if let Some(frame) = self.decoder.finish() {
-            let mut raw = BytesMut::from(&frame.raw[..]);
-            raw.extend_from_slice(b"\n\n");
-            self.take(raw.freeze());
-            if let Some(Err(failure)) = self.ready.back_mut() {
-                if failure.class == Class::Undecodable {
-                    *failure = Failure::new(Class::StreamTruncated, "the stream was cut inside an event");
-                }
-                return;
-            }
+            self.judge(&[frame], None);
             if !matches!(self.phase, Phase::Open) {
                 self.phase = Phase::Over;
                 return;
@@ -201,7 +204,8 @@ impl EventStream {
         match dialect::close(self.dialect, self.reader.ended()) {
             Closing::Fine => {}
             Closing::Append(bytes) => {
-                self.ready.push_back(Ok(Piece { bytes, events: 0, usage: self.usage(), done: true }))
+                let usage = self.usage();
+                self.ready.push_back(Ok(Piece { bytes, events: 0, usage, done: true }));
             }
             Closing::Fail(failure) => return self.fail(failure),
         }
