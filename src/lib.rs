@@ -5,5 +5,6 @@
 pub mod call;
 pub mod config;
 pub mod dialect;
+pub mod mock;
 pub mod policy;
 pub mod transport;
