@@ -53,7 +53,12 @@ pub fn answer(scenario: &Scenario, request: &Request, number: u64, fault: &Fault
     if !draft.stream {
         plain_faults(&mut draft, fault);
     }
-    script(draft, fault, request.old)
+    let mut script = script(draft, fault, request.old);
+    if request.method == "HEAD" {
+        // The wait and the head.
+        script.pieces.truncate(2);
+    }
+    script
 }
 
 /// A non-streamed answer's share of the faults that streams know by event.

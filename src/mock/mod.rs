@@ -90,9 +90,8 @@ impl Running {
         let mut changed = self.state.changed.subscribe();
         loop {
             changed.borrow_and_update();
-            let stats = self.stats();
-            if wanted(&stats) || changed.changed().await.is_err() {
-                return stats;
+            if self.state.satisfies(&wanted) || changed.changed().await.is_err() {
+                return self.stats();
             }
         }
     }
@@ -115,9 +114,11 @@ impl Running {
         let _ = kills.changed().await;
     }
 
-    /// Listens again after [`Running::down`], on the same address.
-    pub fn up(&self) {
+    /// Listens again after [`Running::down`], on the same address. Returns when it does.
+    pub async fn up(&self) {
+        let mut listening = self.state.listening.subscribe();
         self.state.power.send_replace(Power::Up);
+        let _ = listening.wait_for(|open| *open).await;
     }
 
     /// Ends it: the listener closes, every connection is reset.

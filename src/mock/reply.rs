@@ -171,7 +171,7 @@ fn prose(dice: &mut Dice, tokens: usize) -> String {
 
 /// Tokens of `text`: words with the space before them, long runs in pieces of eight characters.
 pub fn split(text: &str) -> Vec<String> {
-    if text.len() > 200_000 {
+    if text.len() > 100_000 {
         // Deep nesting: the number of events is not the point.
         let letters: Vec<char> = text.chars().collect();
         return letters.chunks(16 * 1024).map(|part| part.iter().collect()).collect();

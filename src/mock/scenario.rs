@@ -233,6 +233,7 @@ mod tests {
     fn a_mistake_names_its_line() {
         let wrong = Scenario::parse("seed: 1\nrules:\n  - do: { statsu: 500 }\n").expect_err("a typo");
         assert!(wrong.contains("line 3") && wrong.contains("statsu"), "{wrong}");
+        assert!(Scenario::parse("# nothing but a comment\n").is_ok());
         let wrong = Scenario::parse("rules:\n  - when: { model: a }\n    do: { reset_on_accept: true }\n");
         assert!(wrong.expect_err("too early").contains("line 2"));
     }

@@ -159,8 +159,9 @@ pub fn script(mut draft: Draft, fault: &Fault, old: bool) -> Script {
     let lying = fault.wrong_content_length.is_some();
     let keep = mode != Mode::UntilClose && !lying && !fault.close_idle && draft.tail == Tail::End;
     pieces.extend(match draft.tail {
-        Tail::End if keep || fault.close_idle => None,
-        Tail::End | Tail::Close => Some(Piece::Close),
+        // The end of the whole script closes a connection that is not kept.
+        Tail::End => None,
+        Tail::Close => Some(Piece::Close),
         Tail::Beat(every, bytes) => Some(Piece::Beat(every, transfer(&bytes, mode))),
         Tail::Silence => Some(Piece::Silence),
         Tail::Reset => Some(Piece::Reset),

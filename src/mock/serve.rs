@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -37,11 +37,15 @@ pub async fn accept(state: Arc<State>, listener: TcpListener, address: SocketAdd
                 listener = Some(open);
             }
             (Power::Up, None) => match TcpListener::bind(address).await {
-                Ok(open) => listener = Some(open),
+                Ok(open) => {
+                    listener = Some(open);
+                    state.listening.send_replace(true);
+                }
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
             (Power::Down(until), open) => {
                 drop(open);
+                state.listening.send_replace(false);
                 state.kills.send_modify(|n| *n += 1);
                 let back = async {
                     match until {
@@ -56,6 +60,7 @@ pub async fn accept(state: Arc<State>, listener: TcpListener, address: SocketAdd
             }
             (Power::Stopped, open) => {
                 drop(open);
+                state.listening.send_replace(false);
                 state.kills.send_modify(|n| *n += 1);
                 return;
             }
@@ -153,14 +158,18 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
     state.saw(number, &request);
     let fault = fault.or_else(|| state.pick(Phase::Request, number, &request)).unwrap_or_default();
     let (scenario, slots) = state.scenario();
-    let slot = {
-        let (read, _write, buffer) = conn.halves();
-        tokio::select! {
-            biased;
-            slot = slots.acquire_owned() => slot.ok(),
-            () = watch(read, buffer) => {
-                active.end(Played::Left);
-                return false;
+    let slot = match number {
+        // Listings and health checks are answered whatever the calls are doing.
+        None => None,
+        Some(_) => {
+            let (read, _write, buffer) = conn.halves();
+            tokio::select! {
+                biased;
+                slot = slots.acquire_owned() => slot.ok(),
+                () = watch(read, buffer) => {
+                    active.end(Played::Left);
+                    return false;
+                }
             }
         }
     };
@@ -204,8 +213,10 @@ async fn strike(state: &Arc<State>, conn: &mut Conn, fault: &Fault) -> Option<Pl
 /// Closes our half and reads the rest away for a moment, so that the answer is not lost to a RST.
 async fn linger(conn: &mut Conn) {
     let drain = async {
+        conn.stream.shutdown().await?;
         let mut bytes = vec![0; 64 * 1024];
-        while matches!(conn.stream.read(&mut bytes).await, Ok(1..)) {}
+        while conn.stream.read(&mut bytes).await? > 0 {}
+        io::Result::Ok(())
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }

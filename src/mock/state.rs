@@ -91,6 +91,8 @@ pub struct State {
     pub changed: watch::Sender<()>,
     /// Whether the server is there.
     pub power: watch::Sender<Power>,
+    /// Whether the listener is open.
+    pub listening: watch::Sender<bool>,
     /// Counted up when every open connection has to be reset.
     pub kills: watch::Sender<u64>,
 }
@@ -109,6 +111,7 @@ impl State {
             inner: Mutex::new(Inner { scenario, since, used: Vec::new(), paused: None, slots, stats }),
             changed: watch::Sender::new(()),
             power: watch::Sender::new(Power::Up),
+            listening: watch::Sender::new(true),
             kills: watch::Sender::new(0),
         }
     }
@@ -120,6 +123,11 @@ impl State {
     /// A copy of the counters.
     pub fn stats(&self) -> Stats {
         self.lock().stats.clone()
+    }
+
+    /// Whether the counters satisfy `wanted`.
+    pub fn satisfies(&self, wanted: impl Fn(&Stats) -> bool) -> bool {
+        wanted(&self.lock().stats)
     }
 
     /// The scenario in force and its slots.

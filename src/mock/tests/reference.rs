@@ -55,7 +55,9 @@ fn the_samples_and_the_pages_own_scenarios_parse() {
     }
     let page = std::fs::read_to_string(root().join("docs/reference/mock.md")).expect("the page");
     let snippets: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|s| s.split("```").next()).collect();
-    assert!(!snippets.is_empty());
+    for (key, _) in VOCABULARY {
+        assert!(snippets.iter().any(|s| s.contains(&format!(" {key}: "))), "no example of {key}");
+    }
     for snippet in snippets {
         Scenario::parse(snippet).unwrap_or_else(|e| panic!("{e}\n{snippet}"));
     }

@@ -150,6 +150,23 @@ async fn the_echo_gives_back_what_came() {
 }
 
 #[tokio::test]
+async fn a_head_request_gets_a_head() {
+    let mock = mock("").await;
+    let (bytes, _) = raw(&mock, b"HEAD /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n").await;
+    assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && bytes.ends_with(b"\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn an_old_client_gets_no_chunks() {
+    let mock = mock("").await;
+    let body = chat(true).to_string();
+    let request = format!("POST /v1/chat/completions HTTP/1.0\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let (bytes, reset) = raw(&mock, request.as_bytes()).await;
+    assert!(parse(&bytes, reset).text().ends_with("\n\ndata: [DONE]\n\n"));
+    mock.until(|s| s.finished == 1).await;
+}
+
+#[tokio::test]
 async fn listings_and_health_take_no_call_number() {
     let mock = start("models: [a/b]\ncontext_window: 5\nrules:\n  - do: { status: 500 }\n  - when: { path: /health }\n    do: { status: 503 }").await;
     assert_eq!(get(&mock, "/v1/models").await.json()["data"][0]["max_model_len"], 5);
@@ -188,4 +205,21 @@ async fn the_scenario_can_be_replaced_and_the_counters_zeroed() {
     assert_eq!(say(&mock, false).await.status, 418);
     raw(&mock, &post_text("/_mock/reset", "")).await;
     assert_eq!(mock.stats().calls, 0);
+}
+
+#[tokio::test]
+async fn an_ordinary_client_reads_streams_on_one_connection() {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+    let mock = mock("").await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
+    for _ in 0..3 {
+        let request = http::Request::post(format!("{}/chat/completions", mock.base_url()))
+            .body(Full::from(chat(true).to_string()))
+            .expect("a request");
+        let body = client.request(request).await.expect("a head").into_body().collect().await.expect("a body");
+        assert!(body.to_bytes().ends_with(b"data: [DONE]\n\n"));
+    }
+    assert_eq!(mock.until(|s| s.finished == 3).await.connections, 1);
 }
