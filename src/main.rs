@@ -1,1 +1,3 @@
+//! The command `outrigger`: see `cli/`.
+
 fn main() {}
