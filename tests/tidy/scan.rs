@@ -15,8 +15,8 @@ pub struct Source {
     pub tokens: Vec<Token>,
     /// String literals outside comments and tests, with their line.
     pub literals: Vec<(usize, String)>,
-    /// Names of `#[cfg(test)] mod name;`: files that hold only tests.
-    pub test_modules: Vec<String>,
+    /// Paths without `.rs` of files that hold only tests: `#[cfg(test)] mod name;`.
+    pub test_files: Vec<String>,
 }
 
 /// One word or one sign.
@@ -55,7 +55,7 @@ impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let chars: Vec<char> = text.chars().collect();
         let (mut code, literals) = blank(&chars);
-        let (tests, test_modules) = test_items(&code);
+        let (tests, test_files) = test_items(path, &chars, &code);
         for range in &tests {
             erase(&mut code, range.clone());
         }
@@ -64,7 +64,7 @@ impl Source {
             .filter(|literal| !tests.iter().any(|range| range.contains(&literal.start)))
             .map(|literal| (line_of(&chars, literal.start), chars[literal].iter().collect()))
             .collect();
-        Self { path: path.to_owned(), text: text.to_owned(), tokens: tokens(&code), literals, test_modules }
+        Self { path: path.to_owned(), text: text.to_owned(), tokens: tokens(&code), literals, test_files }
     }
 
     /// Every path it names, in `use` items and elsewhere.
@@ -278,10 +278,10 @@ fn quoted(rest: &[char], quote: char) -> usize {
     at.min(rest.len())
 }
 
-/// The items under `#[cfg(test)]` in blanked code, and the names of those that are modules in files of their own.
-fn test_items(code: &[char]) -> (Vec<Range<usize>>, Vec<String>) {
+/// The items under `#[cfg(test)]` in blanked code, and where those that are modules in files of their own stand.
+fn test_items(path: &str, chars: &[char], code: &[char]) -> (Vec<Range<usize>>, Vec<String>) {
     let mark: Vec<char> = "#[cfg(test)]".chars().collect();
-    let (mut ranges, mut modules) = (Vec::new(), Vec::new());
+    let (mut ranges, mut files) = (Vec::new(), Vec::new());
     let mut at = 0;
     while at + mark.len() <= code.len() {
         if !code[at..].starts_with(&mark) {
@@ -289,14 +289,25 @@ fn test_items(code: &[char]) -> (Vec<Range<usize>>, Vec<String>) {
             continue;
         }
         let end = item_end(code, at + mark.len());
-        let item: String = code[at + mark.len()..end].iter().collect();
-        if let Some(name) = item.trim().strip_suffix(';').and_then(|item| item.rsplit_once("mod ")) {
-            modules.push(name.1.trim().to_owned());
-        }
+        let item: String = chars[at + mark.len()..end].iter().collect();
+        files.extend(module_file(path, item.trim()));
         ranges.push(at..end);
         at = end;
     }
-    (ranges, modules)
+    (ranges, files)
+}
+
+/// Where the file of `mod name;` stands, without `.rs`.
+fn module_file(path: &str, item: &str) -> Option<String> {
+    let (_, name) = item.strip_suffix(';')?.rsplit_once("mod ")?;
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    if let Some((_, given)) = item.split_once("#[path = \"") {
+        let file = given.split('"').next()?.trim_end_matches(".rs");
+        return Some(format!("{folder}/{file}"));
+    }
+    let is_root = ["/mod.rs", "/lib.rs", "/main.rs"].iter().any(|root| path.ends_with(root));
+    let home = if is_root { folder } else { path.trim_end_matches(".rs") };
+    Some(format!("{home}/{}", name.trim()))
 }
 
 fn item_end(code: &[char], from: usize) -> usize {
@@ -373,10 +384,12 @@ mod tests {
     }
 
     #[test]
-    fn test_modules_in_their_own_files_are_named() {
-        let source = Source::new("src/x.rs", "#[cfg(test)]\nmod proofs;\nfn a() { crate::b::c() }");
-        assert_eq!(source.test_modules, ["proofs"]);
-        assert_eq!(source.paths().len(), 1);
+    fn test_modules_in_their_own_files_are_found() {
+        let text = "#[cfg(test)]\nmod proofs;\n#[cfg(test)]\n#[path = \"y_tests.rs\"]\nmod tests;\nfn a() { crate::b::c() }";
+        let files = |path: &str| Source::new(path, text).test_files;
+        assert_eq!(files("src/x/y.rs"), ["src/x/y/proofs", "src/x/y_tests"]);
+        assert_eq!(files("src/x/mod.rs"), ["src/x/proofs", "src/x/y_tests"]);
+        assert_eq!(Source::new("src/x/y.rs", text).paths().len(), 1);
     }
 
     #[test]
