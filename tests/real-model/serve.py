@@ -28,6 +28,8 @@ def settings(model: str, port: int) -> "xllamacpp.CommonParams":
     params.n_ctx = int(os.environ.get("CONTEXT", "2048")) * slots
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    # Prompts are read in small steps: between two steps the server can notice that it need not go on.
+    params.n_batch = params.n_ubatch = 64
     params.n_gpu_layers = 0
     params.offline = True
     params.ui = False
