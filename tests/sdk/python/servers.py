@@ -5,12 +5,17 @@ Nothing here looks for processes: each server is a child, ended by its own handl
 
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+
+# Told to end, end what was started too: SystemExit runs the `finally` below, the default would not.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def free_port() -> int:
