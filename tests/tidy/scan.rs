@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn test_modules_in_their_own_files_are_found() {
-        let text = "#[cfg(test)]\nmod proofs;\n#[cfg(test)]\n#[path = \"y_tests.rs\"]\nmod tests;\nfn a() { crate::b::c() }";
+        let text =
+            "#[cfg(test)]\nmod proofs;\n#[cfg(test)]\n#[path = \"y_tests.rs\"]\nmod tests;\nfn a() { crate::b::c() }";
         let files = |path: &str| Source::new(path, text).test_files;
         assert_eq!(files("src/x/y.rs"), ["src/x/y/proofs", "src/x/y_tests"]);
         assert_eq!(files("src/x/mod.rs"), ["src/x/proofs", "src/x/y_tests"]);
