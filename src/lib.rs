@@ -2,8 +2,15 @@
 //!
 //! Read `stack.rs` first: it is the table of contents. `docs/ARCHITECTURE.md` says why it is so.
 
+pub mod app;
 pub mod call;
+pub mod clock;
 pub mod config;
 pub mod dialect;
+pub mod layer;
 pub mod policy;
+pub mod server;
+pub mod stack;
+pub mod telemetry;
 pub mod transport;
+pub mod wire;

@@ -1,7 +1,7 @@
 //! The closed list of failure classes: one name for logs, metric labels, `error.code`, headers and docs.
 //!
-//! Owns what each class *means* for the policies (whose fault it is, whether another send can help). Owns
-//! neither the HTTP status a client sees (`server/respond.rs`) nor how a class is recognised (`dialect/`).
+//! Owns what each class *means*: whose fault it is, whether another send can help, the status a client gets. How a
+//! class is recognised is `dialect/`'s; how it is put into words is `server/respond.rs`'s.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ pub enum Retry {
 }
 
 macro_rules! classes {
-    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $fault:ident, $retry:ident;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $fault:ident, $retry:ident, $status:literal;)*) => {
         /// What went wrong, in one word of a closed list.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Class { $($(#[doc = $doc])* $variant,)* }
@@ -64,101 +64,106 @@ macro_rules! classes {
             pub const fn retry(self) -> Retry {
                 match self { $(Class::$variant => Retry::$retry,)* }
             }
+
+            /// The HTTP status a client gets before commit, unless the upstream's own answer is passed on.
+            pub const fn status(self) -> u16 {
+                match self { $(Class::$variant => $status,)* }
+            }
         }
     };
 }
 
 classes! {
     /// The endpoint's name did not resolve.
-    DnsFailure = "dns_failure", Upstream, Again;
+    DnsFailure = "dns_failure", Upstream, Again, 502;
     /// Nothing listens at the endpoint's address, or it cannot be reached.
-    ConnectRefused = "connect_refused", Upstream, Again;
+    ConnectRefused = "connect_refused", Upstream, Again, 502;
     /// No connection within `timeouts.connect`.
-    ConnectTimeout = "connect_timeout", Upstream, Again;
+    ConnectTimeout = "connect_timeout", Upstream, Again, 504;
     /// The TLS handshake or the certificate failed.
-    TlsFailure = "tls_failure", Upstream, Elsewhere;
+    TlsFailure = "tls_failure", Upstream, Elsewhere, 502;
     /// The connection broke before a response head arrived.
-    ResetBeforeResponse = "reset_before_response", Upstream, Again;
+    ResetBeforeResponse = "reset_before_response", Upstream, Again, 502;
     /// No response head within `timeouts.headers`.
-    HeadersTimeout = "headers_timeout", Upstream, Again;
+    HeadersTimeout = "headers_timeout", Upstream, Again, 504;
     /// No first model event within the patience for it.
-    FirstTokenTimeout = "first_token_timeout", Upstream, Again;
+    FirstTokenTimeout = "first_token_timeout", Upstream, Again, 504;
     /// A stream made no progress for `timeouts.idle`; keep-alives are not progress.
-    StreamStalled = "stream_stalled", Upstream, Again;
+    StreamStalled = "stream_stalled", Upstream, Again, 504;
     /// A stream ended without its terminal marker.
-    StreamTruncated = "stream_truncated", Upstream, Again;
+    StreamTruncated = "stream_truncated", Upstream, Again, 502;
     /// The response broke HTTP framing: wrong length, bad chunk, bad compression.
-    BadFraming = "bad_framing", Upstream, Again;
+    BadFraming = "bad_framing", Upstream, Again, 502;
     /// A success status with a body of another kind, such as a login page.
-    WrongContentType = "wrong_content_type", Upstream, Again;
+    WrongContentType = "wrong_content_type", Upstream, Again, 502;
     /// A body or event that is not the JSON it should be.
-    Undecodable = "undecodable", Upstream, Again;
+    Undecodable = "undecodable", Upstream, Again, 502;
     /// A response over our limits.
-    OversizeResponse = "oversize_response", Upstream, Never;
+    OversizeResponse = "oversize_response", Upstream, Never, 502;
     /// The endpoint refused the request as it stands; its own answer is passed on.
-    Upstream400 = "upstream_400", Caller, Never;
+    Upstream400 = "upstream_400", Caller, Never, 400;
     /// The endpoint refused our credential.
-    UpstreamAuth = "upstream_auth", Credential, Elsewhere;
+    UpstreamAuth = "upstream_auth", Credential, Elsewhere, 502;
     /// The credential's quota or money is spent; never retried on the same credential.
-    UpstreamQuota = "upstream_quota", Credential, Elsewhere;
+    UpstreamQuota = "upstream_quota", Credential, Elsewhere, 503;
     /// The endpoint limits our rate.
-    RateLimited = "rate_limited", Upstream, Again;
+    RateLimited = "rate_limited", Upstream, Again, 429;
     /// The endpoint failed inside.
-    Upstream500 = "upstream_500", Upstream, Again;
+    Upstream500 = "upstream_500", Upstream, Again, 502;
     /// The endpoint or a proxy before it is not available.
-    UpstreamUnavailable = "upstream_unavailable", Upstream, Again;
+    UpstreamUnavailable = "upstream_unavailable", Upstream, Again, 503;
     /// The endpoint says that it is overloaded.
-    UpstreamOverloaded = "upstream_overloaded", Upstream, Again;
+    UpstreamOverloaded = "upstream_overloaded", Upstream, Again, 503;
     /// The server is still loading its model.
-    ModelLoading = "model_loading", Upstream, Again;
+    ModelLoading = "model_loading", Upstream, Again, 503;
     /// An error object arrived inside a success response.
-    InbandError = "inband_error", Upstream, Again;
+    InbandError = "inband_error", Upstream, Again, 502;
     /// A finished answer with nothing in it.
-    EmptyCompletion = "empty_completion", Answer, Once;
+    EmptyCompletion = "empty_completion", Answer, Once, 502;
     /// The answer was cut at the caller's own token cap where that breaks its contract.
-    LengthCap = "length_cap", Answer, Never;
+    LengthCap = "length_cap", Answer, Never, 502;
     /// The answer was cut because the context window was full.
-    ContextFull = "context_full", Answer, Never;
+    ContextFull = "context_full", Answer, Never, 400;
     /// The provider's content filter ended the answer.
-    ContentFilter = "content_filter", Answer, Never;
+    ContentFilter = "content_filter", Answer, Never, 400;
     /// The model refused.
-    Refusal = "refusal", Answer, Never;
+    Refusal = "refusal", Answer, Never, 502;
     /// JSON was asked for and the answer is not JSON.
-    InvalidJson = "invalid_json", Answer, Again;
+    InvalidJson = "invalid_json", Answer, Again, 502;
     /// The answer does not satisfy the schema it was asked for.
-    SchemaViolation = "schema_violation", Answer, Again;
+    SchemaViolation = "schema_violation", Answer, Again, 502;
     /// A tool call's arguments do not satisfy the tool's schema.
-    ToolArgsInvalid = "tool_args_invalid", Answer, Again;
+    ToolArgsInvalid = "tool_args_invalid", Answer, Again, 502;
     /// A tool call names a tool the request does not have.
-    UnknownTool = "unknown_tool", Answer, Again;
+    UnknownTool = "unknown_tool", Answer, Again, 502;
     /// The answer ignores the request's `tool_choice`.
-    ToolChoiceViolated = "tool_choice_violated", Answer, Again;
+    ToolChoiceViolated = "tool_choice_violated", Answer, Again, 502;
     /// The number of choices is not the number asked for.
-    WrongN = "wrong_n", Answer, Once;
+    WrongN = "wrong_n", Answer, Once, 502;
     /// The model repeats itself without end.
-    RepetitionLoop = "repetition_loop", Answer, Once;
+    RepetitionLoop = "repetition_loop", Answer, Once, 502;
     /// The prompt does not fit the model's context window.
-    ContextOverflow = "context_overflow", Caller, Never;
+    ContextOverflow = "context_overflow", Caller, Never, 400;
     /// The queue before the pool is full.
-    QueueFull = "queue_full", Local, Never;
+    QueueFull = "queue_full", Local, Never, 503;
     /// The call waited too long for a free slot.
-    QueueTimeout = "queue_timeout", Local, Never;
+    QueueTimeout = "queue_timeout", Local, Never, 503;
     /// The call's deadline passed.
-    DeadlineExceeded = "deadline_exceeded", Local, Never;
+    DeadlineExceeded = "deadline_exceeded", Local, Never, 504;
     /// The client key is over its own limit.
-    TenantLimit = "tenant_limit", Caller, Never;
+    TenantLimit = "tenant_limit", Caller, Never, 429;
     /// The workflow looks like an endless loop.
-    LoopSuspected = "loop_suspected", Caller, Never;
+    LoopSuspected = "loop_suspected", Caller, Never, 429;
     /// Every endpoint of the route is held open by its breaker.
-    BreakerOpen = "breaker_open", Local, Never;
+    BreakerOpen = "breaker_open", Local, Never, 503;
     /// The client went away before the answer was complete.
-    ClientDisconnect = "client_disconnect", Client, Never;
+    ClientDisconnect = "client_disconnect", Client, Never, 499;
     /// The request is malformed, unauthorised, too large, or names something unknown.
-    BadRequest = "bad_request", Caller, Never;
+    BadRequest = "bad_request", Caller, Never, 400;
     /// Outrigger is shutting down.
-    Shutdown = "shutdown", Local, Never;
+    Shutdown = "shutdown", Local, Never, 503;
     /// A fault in Outrigger itself.
-    Internal = "internal", Local, Never;
+    Internal = "internal", Local, Never, 500;
 }
 
 impl fmt::Display for Class {

@@ -37,8 +37,6 @@ pub struct Failure {
     pub fingerprint: Option<u64>,
     /// The request never reached the model (refused, or a stale pooled connection): repeating it costs nothing.
     pub unsent: bool,
-    /// The upstream's own error event, to be passed on as the end of a committed stream.
-    pub event: Option<Bytes>,
 }
 
 impl Failure {
@@ -53,7 +51,6 @@ impl Failure {
             original: None,
             fingerprint: None,
             unsent: false,
-            event: None,
         }
     }
 
@@ -123,5 +120,14 @@ impl CallError {
     pub fn status(mut self, status: u16) -> Self {
         self.status = Some(status);
         self
+    }
+
+    /// The status the client gets.
+    pub fn http_status(&self) -> u16 {
+        match (&self.original, self.status) {
+            (Some(original), _) => original.status,
+            (None, Some(status)) => status,
+            (None, None) => self.class.status(),
+        }
     }
 }

@@ -10,9 +10,9 @@ mod reply;
 mod request;
 mod signal;
 
-pub use body::{BodyStream, RequestBody};
+pub use body::{Piece, PieceStream, RequestBody, Upload};
 pub use class::{Class, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
-pub use reply::{AttemptReply, Ended, Payload, Reply, Usage};
-pub use request::{Attempt, AttemptKind, Call, Milestone, Options, Surface};
+pub use reply::{AttemptReply, Payload, Reply, Usage};
+pub use request::{Attempt, AttemptKind, Call, CallRequest, Fate, Milestone, Options, Surface};
 pub use signal::{AttemptEnd, CallEnd, Outcome, Signal, Sink, Verdict};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{BodyStream, Outcome, TrailEntry};
+use super::{Outcome, PieceStream, TrailEntry};
 
 /// Tokens as the upstream counted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub enum Payload {
     /// Complete and checked.
     Whole(Bytes),
     /// Events of a stream whose first model event is in hand; an `Err` ends it without its terminal marker.
-    Events(BodyStream),
+    Events(PieceStream),
     /// Bytes nobody looks into; an `Err` must break the connection.
-    Opaque(BodyStream),
+    Opaque(PieceStream),
 }
 
 /// What one send brought back: for a stream, at its first model event.
@@ -40,17 +40,6 @@ pub struct AttemptReply {
     pub first_at: Instant,
     /// Tokens, where the answer is whole and tells.
     pub usage: Option<Usage>,
-}
-
-/// How a body came to its end, as seen by the guard that holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// With its terminal marker.
-    Complete,
-    /// With an error.
-    Failed,
-    /// Dropped before its end.
-    Dropped,
 }
 
 /// What the call gives to its client.

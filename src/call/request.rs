@@ -1,11 +1,12 @@
 //! The request side: a client's call, the sends made for it, and what a send reports while it runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 
-use super::{BodyStream, RequestBody};
+use super::{Class, RequestBody, Upload, Verdict};
 
 /// Which API surface a call came in on. Each has its own shape of answers, streams and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,11 +78,15 @@ pub struct Call {
     pub model_span: Option<(usize, usize)>,
     /// Whether the body asks for a stream.
     pub stream: bool,
+    /// Whether the stream is to end with a usage event (`stream_options.include_usage`).
+    pub include_usage: bool,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,
     /// When the request line was read, monotonic.
     pub started: Instant,
-    /// When the call ends at the latest, monotonic. Set once.
+    /// How long the client says it will wait, from `x-outrigger-timeout` or its SDK's own headers.
+    pub client_patience: Option<Duration>,
+    /// When the call ends at the latest, monotonic. Set once, by the deadline layer.
     pub deadline: Instant,
     /// What the client asked for.
     pub options: Options,
@@ -138,22 +143,63 @@ pub enum Milestone {
     Head,
 }
 
+/// What a send counts as when it is dropped before its end; the loop writes it before it drops.
+#[derive(Debug)]
+pub struct Fate(AtomicU16);
+
+const CLIENT_LEFT: u16 = u16::MAX;
+const SUPERSEDED: u16 = u16::MAX - 1;
+
+impl Default for Fate {
+    fn default() -> Self {
+        Self(AtomicU16::new(CLIENT_LEFT))
+    }
+}
+
+impl Fate {
+    /// Decides it. Until then a dropped send means that the client left.
+    pub fn set(&self, verdict: Verdict) {
+        let code = match verdict {
+            Verdict::Failed(class) => class as u16,
+            Verdict::Ok | Verdict::Superseded => SUPERSEDED,
+        };
+        self.0.store(code, Ordering::Relaxed);
+    }
+
+    /// What was decided.
+    pub fn get(&self) -> Verdict {
+        match self.0.load(Ordering::Relaxed) {
+            CLIENT_LEFT => Verdict::Failed(Class::ClientDisconnect),
+            SUPERSEDED => Verdict::Superseded,
+            code => Class::ALL.get(usize::from(code)).copied().map_or(Verdict::Superseded, Verdict::Failed),
+        }
+    }
+}
+
+/// A call on its way through the stack, with the body that can be sent only once, if it has one.
+pub struct CallRequest {
+    /// The call.
+    pub call: Call,
+    /// Its streamed body.
+    pub upload: Option<Upload>,
+}
+
 /// One send upstream on behalf of a call.
 pub struct Attempt {
     /// The call it is for.
     pub call: Arc<Call>,
-    /// 0 for the first send of the call, counting up over all causes.
-    pub number: u32,
     /// Why it is made.
     pub kind: AttemptKind,
     /// Which target of the route, counted from 0.
     pub target: usize,
-    /// The endpoint, once balance has chosen it.
+    /// The endpoint, once balance has chosen it; as numbered in the settings.
     pub endpoint: usize,
     /// Endpoints this call has asked already; they are chosen only when nothing else is left.
     pub used: Vec<usize>,
     /// The streamed body, for the one send that may carry it.
-    pub streamed_body: Option<BodyStream>,
+    pub upload: Option<Upload>,
     /// Told of milestones as they happen.
     pub report: Box<dyn Fn(Milestone) + Send + Sync>,
+    /// What it counts as if it is dropped.
+    pub fate: Arc<Fate>,
 }

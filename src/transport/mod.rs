@@ -1,5 +1,13 @@
 //! The way to an endpoint: connections, requests, bodies read and judged as they come.
 
+mod client;
+mod connect;
+mod events;
+pub mod headers;
+mod leaf;
 pub mod settings;
+mod whole;
 
-pub use settings::EndpointSettings;
+pub use connect::tls_config;
+pub use leaf::Leaf;
+pub use settings::{Credential, EndpointSettings};

@@ -1,0 +1,105 @@
+//! Sets the one absolute deadline of a call, and ends a stream that reaches it.
+//!
+//! Before commit the plan keeps the deadline; after it, this layer does. Invariant: set once, at the call's arrival,
+//! and never moved.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use tokio::time::Sleep;
+use tower::{Layer, Service};
+
+use super::Pending;
+use crate::call::{CallError, CallRequest, Class, Failure, Payload, Piece, PieceStream, Reply};
+use crate::clock;
+
+/// Bounds every call of a route.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlineLayer {
+    total: Duration,
+}
+
+impl DeadlineLayer {
+    /// `total` is the route's bound; a client's own patience may only be shorter.
+    pub fn new(total: Duration) -> Self {
+        Self { total }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline { inner, total: self.total }
+    }
+}
+
+/// See [`DeadlineLayer`].
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    total: Duration,
+}
+
+impl<S> Service<CallRequest> for Deadline<S>
+where
+    S: Service<CallRequest, Response = Reply, Error = CallError>,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = CallError;
+    type Future = Pending<Reply, CallError>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: CallRequest) -> Self::Future {
+        let call = &mut request.call;
+        let patience = call.client_patience.map_or(self.total, |patience| patience.min(self.total));
+        call.deadline = call.started + patience;
+        let at = call.deadline;
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let reply = answer.await?;
+            let payload = match reply.payload {
+                Payload::Events(pieces) => Payload::Events(bound(pieces, at)),
+                // Uploads and downloads of unknown length are bounded by nothing but their own progress.
+                other => other,
+            };
+            Ok(Reply { payload, ..reply })
+        })
+    }
+}
+
+fn bound(pieces: PieceStream, at: Instant) -> PieceStream {
+    Box::pin(Bounded { pieces, clock: Box::pin(clock::sleep_until(at)), over: false })
+}
+
+struct Bounded {
+    pieces: PieceStream,
+    clock: Pin<Box<Sleep>>,
+    over: bool,
+}
+
+impl Stream for Bounded {
+    type Item = Result<Piece, Failure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(item) = self.pieces.as_mut().poll_next(cx) {
+            return Poll::Ready(item);
+        }
+        if self.clock.as_mut().poll(cx).is_ready() {
+            self.over = true;
+            let failure = Failure::new(Class::DeadlineExceeded, "the call's deadline passed mid-stream");
+            return Poll::Ready(Some(Err(failure)));
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,28 @@
+//! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
+
+mod balance;
+mod deadline;
+mod idle;
+mod observe_attempt;
+mod observe_call;
+mod race;
+mod retry;
+pub mod state;
+
+use tower::util::BoxCloneSyncService;
+
+use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
+
+pub use balance::Balance;
+pub use deadline::DeadlineLayer;
+pub use idle::IdleLayer;
+pub use observe_attempt::ObserveAttemptLayer;
+pub use observe_call::ObserveCallLayer;
+pub use retry::RetryLayer;
+
+/// The call stack of one route, boxed at its outside.
+pub type CallService = BoxCloneSyncService<CallRequest, Reply, CallError>;
+/// The attempt stack of one endpoint, or of the pools before them, boxed at its outside.
+pub type AttemptService = BoxCloneSyncService<Attempt, AttemptReply, Failure>;
+/// A service's answer on its way.
+pub(crate) type Pending<T, E> = std::pin::Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;

@@ -1,0 +1,207 @@
+//! One outcome per call, counted at the end of its body: answered, failed, left by its client, or panicked.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use tower::{Layer, Service};
+
+use super::Pending;
+use crate::call::{
+    CallEnd, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
+};
+use crate::clock;
+
+/// Emits [`Signal::CallStarted`] and, exactly once, [`Signal::CallEnded`].
+#[derive(Clone)]
+pub struct ObserveCallLayer {
+    sink: Arc<dyn Sink>,
+    route: usize,
+}
+
+impl ObserveCallLayer {
+    /// Signals of this route go to `sink`.
+    pub fn new(sink: Arc<dyn Sink>, route: usize) -> Self {
+        Self { sink, route }
+    }
+}
+
+impl<S> Layer<S> for ObserveCallLayer {
+    type Service = ObserveCall<S>;
+
+    fn layer(&self, inner: S) -> ObserveCall<S> {
+        ObserveCall { inner, sink: Arc::clone(&self.sink), route: self.route }
+    }
+}
+
+/// See [`ObserveCallLayer`].
+#[derive(Clone)]
+pub struct ObserveCall<S> {
+    inner: S,
+    sink: Arc<dyn Sink>,
+    route: usize,
+}
+
+impl<S> Service<CallRequest> for ObserveCall<S>
+where
+    S: Service<CallRequest, Response = Reply, Error = CallError>,
+    S::Future: Send + 'static,
+{
+    type Response = Reply;
+    type Error = CallError;
+    type Future = Pending<Reply, CallError>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: CallRequest) -> Self::Future {
+        let call = &request.call;
+        self.sink.emit(Signal::CallStarted { route: Some(self.route) });
+        let mut guard = Guard {
+            sink: Arc::clone(&self.sink),
+            route: self.route,
+            started: call.started,
+            last_event: None,
+            events: false,
+            end: CallEnd {
+                id: call.id.clone(),
+                route: Some(self.route),
+                surface: call.surface,
+                // What stands if the client leaves now.
+                status: 499,
+                outcome: Outcome::Cancelled,
+                class: Some(Class::ClientDisconnect),
+                endpoint: None,
+                sends: 0,
+                streamed: call.stream,
+                took: Duration::ZERO,
+                first: None,
+                overhead: None,
+                usage: None,
+                key_name: call.key_name.clone(),
+            },
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(reply) => Ok(guard.answered(reply)),
+                Err(error) => {
+                    guard.refused(&error);
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+struct Guard {
+    sink: Arc<dyn Sink>,
+    route: usize,
+    started: Instant,
+    last_event: Option<Instant>,
+    events: bool,
+    end: CallEnd,
+}
+
+impl Guard {
+    fn answered(mut self, reply: Reply) -> Reply {
+        let now = clock::now();
+        self.end.endpoint = Some(reply.endpoint.clone());
+        self.end.sends = reply.sends;
+        self.end.usage = reply.usage;
+        if reply.trail.is_empty() {
+            // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
+            let ours = now.saturating_duration_since(self.started).saturating_sub(reply.upstream);
+            self.end.overhead = Some(ours);
+        }
+        let outcome = reply.outcome;
+        let payload = match reply.payload {
+            Payload::Whole(bytes) => {
+                self.end.first = Some(now.saturating_duration_since(self.started));
+                self.done(reply.status, outcome, None);
+                Payload::Whole(bytes)
+            }
+            Payload::Events(pieces) => {
+                self.events = true;
+                Payload::Events(watch(pieces, self, reply.status, outcome))
+            }
+            Payload::Opaque(pieces) => Payload::Opaque(watch(pieces, self, reply.status, outcome)),
+        };
+        Reply { payload, ..reply }
+    }
+
+    fn refused(&mut self, error: &CallError) {
+        self.end.sends = error.sends;
+        self.done(error.http_status(), Outcome::Failed, Some(error.class));
+    }
+
+    fn done(&mut self, status: u16, outcome: Outcome, class: Option<Class>) {
+        self.end.status = status;
+        self.end.outcome = outcome;
+        self.end.class = class;
+    }
+
+    fn saw(&mut self, piece: &Piece) {
+        if piece.usage.is_some() {
+            self.end.usage = piece.usage;
+        }
+        if piece.events == 0 {
+            return;
+        }
+        let now = clock::now();
+        match self.last_event {
+            None => self.end.first = Some(now.saturating_duration_since(self.started)),
+            Some(last) => {
+                // Events that arrive in one chunk share the gap before it.
+                let gap = now.saturating_duration_since(last) / piece.events;
+                self.sink.emit(Signal::Gap { route: self.route, gap });
+            }
+        }
+        self.last_event = Some(now);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.done(500, Outcome::Failed, Some(Class::Internal));
+        }
+        self.end.took = clock::now().saturating_duration_since(self.started);
+        self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));
+    }
+}
+
+fn watch(pieces: PieceStream, guard: Guard, status: u16, outcome: Outcome) -> PieceStream {
+    Box::pin(Watched { pieces, guard, status, outcome })
+}
+
+struct Watched {
+    pieces: PieceStream,
+    guard: Guard,
+    status: u16,
+    outcome: Outcome,
+}
+
+impl Stream for Watched {
+    type Item = Result<Piece, Failure>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = std::task::ready!(self.pieces.as_mut().poll_next(cx));
+        let (status, outcome) = (self.status, self.outcome);
+        match &item {
+            None => self.guard.done(status, outcome, None),
+            Some(Err(failure)) => self.guard.done(status, Outcome::Failed, Some(failure.class)),
+            Some(Ok(piece)) => {
+                self.guard.saw(piece);
+                if piece.done {
+                    // Clients hang up at the marker; the call succeeded all the same.
+                    self.guard.done(status, outcome, None);
+                }
+            }
+        }
+        Poll::Ready(item)
+    }
+}

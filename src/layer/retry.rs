@@ -1,0 +1,334 @@
+//! The one loop. Starts, races and drops sends as the plan says; decides nothing itself.
+//!
+//! Invariant: whatever ends it (an answer, the end of the plan, the client leaving), every send it started is over or
+//! owned by the answer it returns.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tower::{Layer, Service};
+
+use super::race::{Finished, Race, Runner};
+use super::state::SharedBudget;
+use super::{AttemptService, Pending};
+use crate::call::{
+    Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
+    Reply, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
+};
+use crate::clock;
+use crate::policy::{Plan, RouteSettings, Step, Terms};
+
+/// What the loop knows of its route.
+pub struct RetryLayer {
+    route: Arc<RouteSettings>,
+    number: usize,
+    names: Arc<Vec<String>>,
+    budgets: Arc<Vec<SharedBudget>>,
+    sink: Arc<dyn Sink>,
+}
+
+impl RetryLayer {
+    /// `names` are the endpoints' as numbered in the settings; `budgets` one per target of the route.
+    pub fn new(
+        number: usize,
+        route: Arc<RouteSettings>,
+        names: Arc<Vec<String>>,
+        budgets: Arc<Vec<SharedBudget>>,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        Self { route, number, names, budgets, sink }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer
+where
+    S: Service<Attempt, Response = AttemptReply, Error = Failure> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    type Service = Retry;
+
+    fn layer(&self, inner: S) -> Retry {
+        Retry {
+            inner: AttemptService::new(inner),
+            route: Arc::clone(&self.route),
+            number: self.number,
+            names: Arc::clone(&self.names),
+            budgets: Arc::clone(&self.budgets),
+            sink: Arc::clone(&self.sink),
+        }
+    }
+}
+
+/// See [`RetryLayer`].
+#[derive(Clone)]
+pub struct Retry {
+    inner: AttemptService,
+    route: Arc<RouteSettings>,
+    number: usize,
+    names: Arc<Vec<String>>,
+    budgets: Arc<Vec<SharedBudget>>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Service<CallRequest> for Retry {
+    type Response = Reply;
+    type Error = CallError;
+    type Future = Pending<Reply, CallError>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: CallRequest) -> Self::Future {
+        let retry = self.clone();
+        Box::pin(async move { retry.run(request).await })
+    }
+}
+
+/// What happened while the loop waited.
+enum Event {
+    Finished(Finished),
+    Reported(usize, Milestone),
+    Woke,
+}
+
+/// One call in the loop.
+struct Run<'a> {
+    retry: &'a Retry,
+    call: Arc<Call>,
+    upload: Option<Upload>,
+    plan: Plan<'a>,
+    race: Race,
+    endpoints: Vec<Option<usize>>,
+    trail: Vec<TrailEntry>,
+    first: Option<Failure>,
+    reports: mpsc::UnboundedSender<(usize, Milestone)>,
+}
+
+impl Retry {
+    async fn run(self, request: CallRequest) -> Result<Reply, CallError> {
+        let CallRequest { call, upload } = request;
+        let terms = Terms {
+            deadline: call.deadline,
+            options: call.options,
+            replayable: call.body.replayable(),
+            streamed: call.stream,
+            prompt_bytes: call.prompt_bytes,
+        };
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let mut run = Run {
+            retry: &self,
+            call: Arc::new(call),
+            upload,
+            plan: Plan::new(&self.route, terms),
+            race: Race::default(),
+            endpoints: Vec::new(),
+            trail: Vec::new(),
+            first: None,
+            reports,
+        };
+        loop {
+            let now = clock::now();
+            let mut pay = |target: usize| run.retry.pay(target, now);
+            match run.plan.next(now, &mut pay) {
+                Step::Start { target, kind } => run.start(target, kind, now),
+                Step::Drop { attempt, class } => run.give_up(attempt, class, now),
+                Step::Stop => return Err(run.stopped(now)),
+                Step::Wait(until) => match run.wait(until, &mut reported).await {
+                    Event::Finished(finished) => {
+                        // What it reported in its last breath comes before its end.
+                        while let Ok((attempt, milestone)) = reported.try_recv() {
+                            run.reported(attempt, milestone);
+                        }
+                        let Finished { attempt, kind, target, started, result } = finished;
+                        match result {
+                            Ok(reply) => return Ok(run.answered(attempt, kind, target, started, reply)),
+                            Err(failure) => run.failed(attempt, kind, started, failure),
+                        }
+                    }
+                    Event::Reported(attempt, milestone) => run.reported(attempt, milestone),
+                    Event::Woke => {}
+                },
+            }
+        }
+    }
+
+    fn pay(&self, target: usize, now: Instant) -> bool {
+        let Some(budget) = self.budgets.get(target) else { return false };
+        let paid = budget.withdraw(now);
+        self.sink.emit(Signal::Budget { route: self.number, left: budget.left(now) });
+        paid
+    }
+}
+
+impl Run<'_> {
+    fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
+        let number = self.plan.sends() as usize - 1;
+        let reports = self.reports.clone();
+        let fate = Arc::new(Fate::default());
+        let pays = matches!(kind, AttemptKind::First | AttemptKind::Fallback);
+        // A client's own repeat is traffic that repeats: it pays for nothing.
+        if pays
+            && !self.call.client_retry
+            && let Some(budget) = self.retry.budgets.get(target)
+        {
+            budget.deposit(now);
+        }
+        let attempt = Attempt {
+            call: Arc::clone(&self.call),
+            kind,
+            target,
+            endpoint: 0,
+            used: self.plan.used(),
+            upload: self.upload.take(),
+            report: Box::new(move |milestone| {
+                // The loop may be gone already; then nobody wants to know.
+                let _ = reports.send((number, milestone));
+            }),
+            fate: Arc::clone(&fate),
+        };
+        self.endpoints.push(None);
+        let answer = Box::pin(self.retry.inner.clone().call(attempt));
+        self.race.start(Runner { attempt: number, kind, target, started: now, fate, answer });
+    }
+
+    async fn wait(&mut self, until: Instant, reported: &mut mpsc::UnboundedReceiver<(usize, Milestone)>) -> Event {
+        let mut alarm = std::pin::pin!(clock::sleep_until(until));
+        poll_fn(|cx| {
+            if let Poll::Ready(Some((attempt, milestone))) = reported.poll_recv(cx) {
+                return Poll::Ready(Event::Reported(attempt, milestone));
+            }
+            if let Poll::Ready(finished) = self.race.poll_next(cx) {
+                return Poll::Ready(Event::Finished(finished));
+            }
+            if let Poll::Ready(Some((attempt, milestone))) = reported.poll_recv(cx) {
+                return Poll::Ready(Event::Reported(attempt, milestone));
+            }
+            alarm.as_mut().poll_unpin(cx).map(|()| Event::Woke)
+        })
+        .await
+    }
+
+    fn reported(&mut self, attempt: usize, milestone: Milestone) {
+        match milestone {
+            Milestone::Picked(endpoint) => {
+                self.plan.picked(attempt, endpoint);
+                if let Some(slot) = self.endpoints.get_mut(attempt) {
+                    *slot = Some(endpoint);
+                }
+            }
+            Milestone::Head => self.plan.head(attempt),
+        }
+    }
+
+    fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
+        let now = clock::now();
+        self.note(attempt, kind, failure.class, started, now);
+        self.plan.failed(attempt, &failure, now, clock::sample());
+        self.first.get_or_insert(failure);
+    }
+
+    fn give_up(&mut self, attempt: usize, class: Class, now: Instant) {
+        let Some(runner) = self.race.drop_one(attempt, Verdict::Failed(class)) else { return };
+        let failure = Failure::new(class, "no sign of life in time");
+        self.note(attempt, runner.kind, class, runner.started, now);
+        self.plan.failed(attempt, &failure, now, clock::sample());
+        self.first.get_or_insert(failure);
+    }
+
+    fn note(&mut self, attempt: usize, kind: AttemptKind, class: Class, started: Instant, now: Instant) {
+        let took = now.saturating_duration_since(started);
+        self.trail.push(TrailEntry { endpoint: self.name(attempt), kind, class, ms: took.as_millis() as u64 });
+    }
+
+    fn name(&self, attempt: usize) -> String {
+        let endpoint = self.endpoints.get(attempt).copied().flatten();
+        endpoint.and_then(|endpoint| self.retry.names.get(endpoint)).cloned().unwrap_or_default()
+    }
+
+    /// Ends whatever still runs: a send that was silent beyond its patience failed, any other is merely not needed.
+    fn settle(&mut self, now: Instant, otherwise: Option<Class>) {
+        let running: Vec<usize> = self.race.runners().map(|runner| runner.attempt).collect();
+        for attempt in running {
+            let class = self.plan.standing(attempt, now).or(otherwise);
+            let verdict = class.map_or(Verdict::Superseded, Verdict::Failed);
+            if let (Some(runner), Some(class)) = (self.race.drop_one(attempt, verdict), class) {
+                self.note(attempt, runner.kind, class, runner.started, now);
+            }
+        }
+    }
+
+    fn answered(
+        mut self,
+        attempt: usize,
+        kind: AttemptKind,
+        target: usize,
+        started: Instant,
+        reply: AttemptReply,
+    ) -> Reply {
+        self.settle(clock::now(), None);
+        Reply {
+            status: reply.status,
+            headers: reply.headers,
+            endpoint: self.name(attempt),
+            route: self.retry.route.name.clone(),
+            sends: self.plan.sends(),
+            outcome: if target > 0 { Outcome::Fallback } else { Outcome::of(kind) },
+            trail: self.trail,
+            upstream: reply.first_at.saturating_duration_since(started),
+            usage: reply.usage,
+            payload: reply.payload,
+        }
+    }
+
+    /// Every target is spent, or the deadline is reached.
+    fn stopped(mut self, now: Instant) -> CallError {
+        let late = now >= self.call.deadline;
+        self.settle(now, late.then_some(Class::DeadlineExceeded));
+        let sends = self.plan.sends();
+        let cause = self.first.take().unwrap_or_else(|| {
+            let waited = now.saturating_duration_since(self.call.started);
+            Failure::new(Class::DeadlineExceeded, format!("no answer within {} ms", waited.as_millis()))
+        });
+        let retry_after = cause.retry_after.or(match cause.class.status() {
+            429 | 503 => Some(Duration::from_secs(1)),
+            _ => None,
+        });
+        CallError {
+            class: cause.class,
+            message: self.tell(&cause),
+            param: None,
+            status: None,
+            retry_after,
+            trail: self.trail,
+            sends,
+            // Only what the caller can mend is the caller's to read.
+            original: cause.original.filter(|_| {
+                self.call.surface == Surface::Opaque || matches!(cause.class.fault(), Fault::Caller | Fault::Answer)
+            }),
+        }
+    }
+
+    /// One sentence: what came first, and what all sends came to.
+    fn tell(&self, cause: &Failure) -> String {
+        let status = cause.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
+        let at = self.trail.first().map_or("", |first| first.endpoint.as_str());
+        let mut told = format!("{at}: {}{status}", cause.class.meaning());
+        if !cause.message.is_empty() {
+            told.push_str(&format!(" It said: {}", cause.message));
+        }
+        if self.trail.len() > 1 {
+            let all: Vec<String> = self
+                .trail
+                .iter()
+                .map(|entry| format!("{} {} after {} ms", entry.endpoint, entry.class, entry.ms))
+                .collect();
+            told.push_str(&format!(" All {} sends failed: {}.", self.trail.len(), all.join(", ")));
+        }
+        told
+    }
+}

@@ -1,0 +1,380 @@
+//! The plan of one call: which send to start, when, and when to stop. The only place that decides it.
+//!
+//! Why one machine: when retry, hedge, fallback and the twin beside a silent send each keep their own loop, their
+//! numbers multiply (3 tries in each of 3 layers are 27 sends). Here each of them is "the next send", under one
+//! deadline, one budget and one cap, so they add. The machine knows no clock and no chance: the layer tells it what
+//! happened, and it answers with a [`Step`].
+//!
+//! Rules, in the order they are asked:
+//! 1. Nothing starts once the deadline is reached, the cap of sends is used, or the body cannot be sent again.
+//! 2. A failure is repeated at its target while its class allows, the target has sends left and the budget pays.
+//!    Another endpoint of the pool goes first; an endpoint is asked again only after its wait.
+//! 3. When the target is spent, or the wait it asks for is too long, the next target gets its own first send.
+//! 4. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
+//!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
+
+use std::time::{Duration, Instant};
+
+use super::{RouteSettings, patience::patience};
+use crate::call::{AttemptKind, Class, Failure, Options, Retry};
+
+/// A wait that an upstream asks for and that is longer than this is not waited for.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(30);
+
+/// What the layer has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Start a send.
+    Start { target: usize, kind: AttemptKind },
+    /// Give up a running send: it failed with this class.
+    Drop { attempt: usize, class: Class },
+    /// Nothing to do before this moment, unless something happens.
+    Wait(Instant),
+    /// No send can help any more.
+    Stop,
+}
+
+/// What the machine needs to know of a call.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The call ends here.
+    pub deadline: Instant,
+    /// What the client asked for.
+    pub options: Options,
+    /// Whether the body can be sent more than once.
+    pub replayable: bool,
+    /// Whether the answer comes in events, so that a silent start shows. Whole answers are silent by nature: for
+    /// them `timeouts.headers` is the patience.
+    pub streamed: bool,
+    /// Size of the request body.
+    pub prompt_bytes: usize,
+}
+
+/// How a send stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Over,
+}
+
+/// One send as the machine sees it.
+#[derive(Clone, Debug)]
+struct Sent {
+    target: usize,
+    endpoint: Option<usize>,
+    started: Instant,
+    head: bool,
+    /// Its patience ran out, and what that allows was done.
+    silent: bool,
+    /// Its headers clock ran out, and what that allows was done.
+    overdue: bool,
+    state: State,
+}
+
+/// What a target has used up.
+#[derive(Clone, Debug, Default)]
+struct Spent {
+    sends: u32,
+    repeats_once: u32,
+    fingerprint: Option<u64>,
+    closed: bool,
+}
+
+/// The plan of one call.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    route: &'a RouteSettings,
+    terms: Terms,
+    patience: Duration,
+    sent: Vec<Sent>,
+    spent: Vec<Spent>,
+    /// The next send after a failure, and when.
+    next: Option<(Instant, usize, AttemptKind)>,
+    transparent_used: bool,
+    /// A failure forbade every further send.
+    forbidden: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// A plan with nothing sent yet.
+    pub fn new(route: &'a RouteSettings, terms: Terms) -> Self {
+        let base = if terms.streamed { route.timeouts.first_token } else { route.timeouts.headers };
+        Self {
+            patience: patience(base, terms.prompt_bytes),
+            spent: vec![Spent::default(); route.targets.len()],
+            route,
+            terms,
+            sent: Vec::new(),
+            next: None,
+            transparent_used: false,
+            forbidden: false,
+        }
+    }
+
+    /// The next step. `pay(target)` asks that target's budget for one repeat and is called only for a send that is
+    /// then started.
+    pub fn next(&mut self, now: Instant, pay: &mut dyn FnMut(usize) -> bool) -> Step {
+        if now >= self.terms.deadline {
+            return Step::Stop;
+        }
+        if self.sent.is_empty() {
+            return self.start(now, 0, AttemptKind::First);
+        }
+        if let Some((at, target, kind)) = self.next {
+            if at > now {
+                return Step::Wait(at);
+            }
+            self.next = None;
+            return self.start_paid(now, target, kind, pay);
+        }
+        for attempt in 0..self.sent.len() {
+            if let Some(step) = self.beside(now, attempt, pay) {
+                return step;
+            }
+        }
+        if self.running() == 0 { Step::Stop } else { Step::Wait(self.next_clock(now)) }
+    }
+
+    /// A running send chose its endpoint.
+    pub fn picked(&mut self, attempt: usize, endpoint: usize) {
+        if let Some(sent) = self.sent.get_mut(attempt) {
+            sent.endpoint = Some(endpoint);
+        }
+    }
+
+    /// A running send has its response head.
+    pub fn head(&mut self, attempt: usize) {
+        if let Some(sent) = self.sent.get_mut(attempt) {
+            sent.head = true;
+        }
+    }
+
+    /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
+    pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
+        let Some(target) = self.sent.get_mut(attempt).map(|sent| {
+            sent.state = State::Over;
+            sent.target
+        }) else {
+            return;
+        };
+        if failure.retry == Retry::Never {
+            // A twin that is already running keeps the word, but nothing new is sent.
+            self.forbidden = true;
+            return;
+        }
+        let repeated = failure.fingerprint.is_some() && self.spent[target].fingerprint == failure.fingerprint;
+        self.spent[target].fingerprint = failure.fingerprint;
+        if repeated {
+            // The same words twice: the request is to blame, not the moment.
+            self.spent[target].closed = true;
+        }
+        // A twin is still running: it has the word.
+        if self.running() == 0 && self.next.is_none() {
+            self.next = self.follow(target, failure, now, sample);
+        }
+    }
+
+    /// The class under which a send that is still running stands if the call ends without it.
+    pub fn standing(&self, attempt: usize, now: Instant) -> Option<Class> {
+        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        if now.saturating_duration_since(sent.started) < self.patience {
+            return None;
+        }
+        Some(if sent.head { Class::FirstTokenTimeout } else { Class::HeadersTimeout })
+    }
+
+    /// The endpoints asked so far.
+    pub fn used(&self) -> Vec<usize> {
+        self.sent.iter().filter_map(|sent| sent.endpoint).collect()
+    }
+
+    /// Sends made so far.
+    pub fn sends(&self) -> u32 {
+        self.sent.len() as u32
+    }
+
+    fn running(&self) -> usize {
+        self.sent.iter().filter(|sent| sent.state == State::Running).count()
+    }
+
+    fn start(&mut self, now: Instant, target: usize, kind: AttemptKind) -> Step {
+        self.spent[target].sends += 1;
+        self.sent.push(Sent {
+            target,
+            endpoint: None,
+            started: now,
+            head: false,
+            silent: false,
+            overdue: false,
+            state: State::Running,
+        });
+        Step::Start { target, kind }
+    }
+
+    /// Starts a send that may have to be paid for; when it cannot be, the call moves on.
+    fn start_paid(
+        &mut self,
+        now: Instant,
+        target: usize,
+        kind: AttemptKind,
+        pay: &mut dyn FnMut(usize) -> bool,
+    ) -> Step {
+        let repeat = matches!(kind, AttemptKind::Retry | AttemptKind::Hedge);
+        if !repeat || pay(target) {
+            return self.start(now, target, kind);
+        }
+        self.spent[target].closed = true;
+        match self.next_target(target) {
+            Some(next) => self.start(now, next, AttemptKind::Fallback),
+            None if self.running() > 0 => Step::Wait(self.next_clock(now)),
+            None => Step::Stop,
+        }
+    }
+
+    /// What follows a failure at `target` when nothing else is running.
+    fn follow(
+        &mut self,
+        target: usize,
+        failure: &Failure,
+        now: Instant,
+        sample: f64,
+    ) -> Option<(Instant, usize, AttemptKind)> {
+        if !self.may_send() {
+            return None;
+        }
+        let elsewhere_in_pool = self.unused_in(target);
+        if failure.unsent && !self.transparent_used && (elsewhere_in_pool || failure.class != Class::ConnectRefused) {
+            // Nothing reached the model: as if it had not been sent, once per call.
+            self.transparent_used = true;
+            self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
+            return Some((now, target, AttemptKind::Retry));
+        }
+        let fallback = self.next_target(target);
+        if self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
+            let wait = self.wait(target, failure, elsewhere_in_pool, sample);
+            let remaining = self.terms.deadline.saturating_duration_since(now);
+            let too_long = wait + self.least_useful() > remaining
+                || wait > LONGEST_ASKED_WAIT
+                || (fallback.is_some() && wait > (remaining / 4).max(self.route.retry.backoff.base));
+            if !too_long {
+                if failure.retry == Retry::Once {
+                    self.spent[target].repeats_once += 1;
+                }
+                return Some((now + wait, target, AttemptKind::Retry));
+            }
+        }
+        fallback.map(|next| (now, next, AttemptKind::Fallback))
+    }
+
+    fn may_repeat(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, fallback: bool) -> bool {
+        let spent = &self.spent[target];
+        let silent = matches!(failure.class, Class::HeadersTimeout | Class::FirstTokenTimeout);
+        let allowed = match failure.retry {
+            Retry::Again => true,
+            Retry::Once => spent.repeats_once == 0,
+            Retry::Elsewhere => elsewhere_in_pool,
+            Retry::Never => false,
+        };
+        allowed
+            && !spent.closed
+            && spent.sends < self.route.retry.attempts
+            // Who stayed silent is not asked again while somebody else can be.
+            && !(silent && !elsewhere_in_pool && fallback)
+    }
+
+    fn wait(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, sample: f64) -> Duration {
+        let backoff = &self.route.retry.backoff;
+        let n = self.spent[target].sends.max(1);
+        if elsewhere_in_pool {
+            // What one endpoint asks for says nothing of another.
+            return if failure.retry == Retry::Elsewhere { Duration::ZERO } else { backoff.full(n, sample) };
+        }
+        match failure.retry_after {
+            Some(asked) if self.route.retry.respect_retry_after => asked,
+            _ if matches!(
+                failure.class,
+                Class::RateLimited | Class::UpstreamUnavailable | Class::UpstreamOverloaded | Class::ModelLoading
+            ) =>
+            {
+                backoff.equal(n, sample)
+            }
+            _ => backoff.full(n, sample),
+        }
+    }
+
+    /// What a silent send allows: `None` when it is to be waited for.
+    fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
+        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        let (target, age) = (sent.target, now.saturating_duration_since(sent.started));
+        let (silent, overdue) = (sent.silent, sent.overdue);
+        if !self.may_send() {
+            return None;
+        }
+        if self.terms.streamed && !sent.head && !overdue && age >= self.route.timeouts.headers {
+            self.sent[attempt].overdue = true;
+            if self.can_ask_another(target) {
+                return Some(Step::Drop { attempt, class: Class::HeadersTimeout });
+            }
+        }
+        if silent || age < self.patience {
+            return None;
+        }
+        self.sent[attempt].silent = true;
+        if self.terms.options.no_hedge {
+            let class = if self.sent[attempt].head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
+            return self.can_ask_another(target).then_some(Step::Drop { attempt, class });
+        }
+        if self.unused_in(target) && !self.spent[target].closed && pay(target) {
+            return Some(self.start(now, target, AttemptKind::Hedge));
+        }
+        self.next_target(target).map(|next| self.start(now, next, AttemptKind::Fallback))
+    }
+
+    /// The next moment at which a clock of a running send, or the deadline, runs out.
+    fn next_clock(&self, now: Instant) -> Instant {
+        let mut at = self.terms.deadline;
+        if !self.may_send() {
+            return at;
+        }
+        for sent in self.sent.iter().filter(|sent| sent.state == State::Running) {
+            let silent = (!sent.silent).then(|| sent.started + self.patience);
+            let overdue = (self.terms.streamed && !sent.head && !sent.overdue)
+                .then(|| sent.started + self.route.timeouts.headers);
+            for clock in [silent, overdue].into_iter().flatten().filter(|clock| *clock > now) {
+                at = at.min(clock);
+            }
+        }
+        at
+    }
+
+    fn may_send(&self) -> bool {
+        let cap = self.terms.options.retries.map_or(self.route.max_sends, |n| self.route.max_sends.min(n + 1));
+        self.terms.replayable && !self.forbidden && self.sends() < cap
+    }
+
+    fn can_ask_another(&self, target: usize) -> bool {
+        (self.unused_in(target) && !self.spent[target].closed && self.spent[target].sends < self.route.retry.attempts)
+            || self.next_target(target).is_some()
+    }
+
+    fn unused_in(&self, target: usize) -> bool {
+        let used = self.used();
+        self.route.targets[target].endpoints.iter().any(|endpoint| !used.contains(endpoint))
+    }
+
+    fn next_target(&self, target: usize) -> Option<usize> {
+        if self.terms.options.no_fallback {
+            return None;
+        }
+        (target + 1..self.spent.len()).find(|next| self.spent[*next].sends == 0)
+    }
+
+    /// A repeat with less time than this left could not be answered.
+    fn least_useful(&self) -> Duration {
+        (self.route.timeouts.total / 10).min(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

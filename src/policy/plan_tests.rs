@@ -1,0 +1,296 @@
+//! The plan against tables of what should follow what, and against its invariants under random histories.
+
+use super::*;
+use crate::policy::{Backoff, RetrySettings, Target, Timeouts};
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn route(targets: &[&[usize]]) -> RouteSettings {
+    RouteSettings {
+        name: "chat".into(),
+        model: "*".into(),
+        targets: targets.iter().map(|endpoints| Target { endpoints: endpoints.to_vec() }).collect(),
+        timeouts: Timeouts::default(),
+        retry: RetrySettings {
+            attempts: 3,
+            budget: 0.2,
+            backoff: Backoff { base: SECOND, max: 8 * SECOND },
+            respect_retry_after: true,
+        },
+        max_sends: 4,
+    }
+}
+
+fn terms(now: Instant) -> Terms {
+    Terms {
+        deadline: now + 120 * SECOND,
+        options: Options::default(),
+        replayable: true,
+        streamed: true,
+        prompt_bytes: 100,
+    }
+}
+
+fn fail(class: Class) -> Failure {
+    Failure::new(class, "")
+}
+
+/// Drives a plan through failures at once after each start; answers the sends it made and the waits between them.
+fn story(
+    route: &RouteSettings,
+    terms: Terms,
+    now: Instant,
+    failures: &[Failure],
+) -> Vec<(usize, AttemptKind, Duration)> {
+    let mut plan = Plan::new(route, terms);
+    let (mut time, mut last, mut told) = (now, now, Vec::new());
+    loop {
+        match plan.next(time, &mut |_| true) {
+            Step::Start { target, kind } => {
+                let n = told.len();
+                told.push((target, kind, time - last));
+                last = time;
+                let pool = &route.targets[target].endpoints;
+                let used = plan.used();
+                let endpoint = pool.iter().find(|e| !used.contains(e)).or(pool.first()).copied();
+                plan.picked(n, endpoint.unwrap_or(0));
+                match failures.get(n) {
+                    Some(failure) => plan.failed(n, failure, time, 0.5),
+                    None => return told,
+                }
+            }
+            Step::Wait(until) => time = until,
+            Step::Drop { attempt, class } => plan.failed(attempt, &fail(class), time, 0.5),
+            Step::Stop => return told,
+        }
+    }
+}
+
+#[test]
+fn a_failing_target_is_repeated_and_then_the_next_is_asked() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let failures = vec![fail(Class::Upstream500); 9];
+    let told = story(&route, terms(now), now, &failures);
+    use AttemptKind::*;
+    let half = SECOND / 2;
+    assert_eq!(told, [(0, First, Duration::ZERO), (0, Retry, half), (0, Retry, SECOND), (1, Fallback, Duration::ZERO)]);
+}
+
+#[test]
+fn what_cannot_help_is_not_sent() {
+    let now = Instant::now();
+    for class in Class::ALL.iter().copied() {
+        let told = story(&route(&[&[0]]), terms(now), now, &vec![fail(class); 9]);
+        let expected = match class.retry() {
+            Retry::Never | Retry::Elsewhere => 1,
+            Retry::Once => 2,
+            Retry::Again => 3,
+        };
+        assert_eq!(told.len(), expected, "{class}");
+        let told = story(&route(&[&[0], &[1]]), terms(now), now, &vec![fail(class); 9]);
+        assert_eq!(told.len() > 1, class.retry() != Retry::Never, "{class} with a fallback");
+    }
+}
+
+#[test]
+fn an_asked_wait_is_kept_when_there_is_time_and_left_when_there_is_not() {
+    let now = Instant::now();
+    let limited = |secs| Failure { retry_after: Some(secs * SECOND), ..fail(Class::RateLimited) };
+    let alone = route(&[&[0]]);
+    assert_eq!(
+        story(&alone, terms(now), now, &[limited(2)]),
+        [(0, AttemptKind::First, Duration::ZERO), (0, AttemptKind::Retry, 2 * SECOND)]
+    );
+    assert_eq!(story(&alone, terms(now), now, &[limited(86_400)]).len(), 1, "a day is not waited for");
+    let short = Terms { deadline: now + 2 * SECOND, ..terms(now) };
+    assert_eq!(story(&alone, short, now, &[limited(2)]).len(), 1, "a wait past the deadline is not begun");
+    let two = route(&[&[0], &[1]]);
+    let told = story(&two, terms(now), now, &[limited(40)]);
+    assert_eq!(told[1], (1, AttemptKind::Fallback, Duration::ZERO), "too long a wait moves on at once");
+    let deaf = RouteSettings { retry: RetrySettings { respect_retry_after: false, ..alone.retry }, ..alone };
+    assert_eq!(story(&deaf, terms(now), now, &[limited(20)])[1].2, SECOND * 3 / 4, "equal jitter instead");
+}
+
+#[test]
+fn a_pool_s_other_endpoint_goes_first_and_at_once_for_a_spent_credential() {
+    let now = Instant::now();
+    let pool = route(&[&[0, 1]]);
+    let told = story(&pool, terms(now), now, &[fail(Class::UpstreamQuota), fail(Class::UpstreamQuota)]);
+    assert_eq!(told.iter().map(|(_, _, wait)| *wait).collect::<Vec<_>>(), [Duration::ZERO, Duration::ZERO]);
+    let asked = Failure { retry_after: Some(20 * SECOND), ..fail(Class::RateLimited) };
+    assert_eq!(story(&pool, terms(now), now, &[asked])[1].2, SECOND / 2, "the other endpoint asked for no wait");
+}
+
+#[test]
+fn a_stale_connection_is_repeated_once_for_nothing() {
+    let now = Instant::now();
+    let stale = Failure { unsent: true, ..fail(Class::ResetBeforeResponse) };
+    let told = story(&route(&[&[0]]), terms(now), now, &vec![stale; 9]);
+    assert_eq!(told[1].2, Duration::ZERO);
+    assert_eq!(told.len(), 4, "one for nothing, then the target's own three");
+}
+
+#[test]
+fn the_same_500_twice_closes_a_target() {
+    let now = Instant::now();
+    let same = Failure { fingerprint: Some(7), ..fail(Class::Upstream500) };
+    assert_eq!(story(&route(&[&[0]]), terms(now), now, &vec![same.clone(); 9]).len(), 2);
+    let other = Failure { fingerprint: Some(8), ..same.clone() };
+    assert_eq!(story(&route(&[&[0]]), terms(now), now, &[same.clone(), other, same]).len(), 3);
+}
+
+#[test]
+fn an_empty_budget_moves_to_the_next_target_or_stops() {
+    let now = Instant::now();
+    for (targets, then) in
+        [(&[&[0usize][..], &[1]][..], Step::Start { target: 1, kind: AttemptKind::Fallback }), (&[&[0]], Step::Stop)]
+    {
+        let route = route(targets);
+        let mut plan = Plan::new(&route, terms(now));
+        assert_eq!(plan.next(now, &mut |_| false), Step::Start { target: 0, kind: AttemptKind::First });
+        plan.picked(0, 0);
+        plan.failed(0, &fail(Class::Upstream500), now, 0.0);
+        assert_eq!(plan.next(now, &mut |_| false), then);
+    }
+}
+
+#[test]
+fn silence_starts_a_twin_and_ends_nobody() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    let mut pay = |_| true;
+    plan.next(now, &mut pay);
+    plan.picked(0, 0);
+    plan.head(0);
+    assert_eq!(plan.next(now, &mut pay), Step::Wait(now + 10 * SECOND));
+    assert_eq!(plan.standing(0, now + 9 * SECOND), None);
+    let later = now + 10 * SECOND;
+    assert_eq!(plan.next(later, &mut pay), Step::Start { target: 1, kind: AttemptKind::Fallback });
+    plan.picked(1, 1);
+    assert_eq!(plan.standing(0, later), Some(Class::FirstTokenTimeout));
+    // Nobody else is left: both are waited for until the deadline, however silent.
+    for seconds in [20, 30, 40, 100] {
+        assert!(matches!(plan.next(now + seconds * SECOND, &mut pay), Step::Wait(_)), "after {seconds} s");
+    }
+    assert_eq!(plan.next(now + 100 * SECOND, &mut pay), Step::Wait(now + 120 * SECOND));
+    // The twin fails: the slow one still has the word.
+    plan.failed(1, &fail(Class::Upstream500), now + 40 * SECOND, 0.5);
+    assert!(matches!(plan.next(now + 40 * SECOND, &mut pay), Step::Wait(_)));
+}
+
+#[test]
+fn a_missing_head_is_given_up_only_where_another_can_be_asked() {
+    let now = Instant::now();
+    let mut two = route(&[&[0], &[1]]);
+    two.timeouts.headers = SECOND;
+    let mut plan = Plan::new(&two, terms(now));
+    plan.next(now, &mut |_| true);
+    plan.picked(0, 0);
+    let step = plan.next(now + SECOND, &mut |_| true);
+    assert_eq!(step, Step::Drop { attempt: 0, class: Class::HeadersTimeout });
+    plan.failed(0, &fail(Class::HeadersTimeout), now + SECOND, 0.5);
+    let step = plan.next(now + SECOND, &mut |_| true);
+    assert_eq!(step, Step::Start { target: 1, kind: AttemptKind::Fallback }, "not the silent one again");
+    plan.picked(1, 1);
+    assert!(matches!(plan.next(now + 5 * SECOND, &mut |_| true), Step::Wait(_)), "the last is waited for");
+}
+
+#[test]
+fn a_whole_answer_is_silent_by_nature() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let mut plan = Plan::new(&route, Terms { streamed: false, ..terms(now) });
+    plan.next(now, &mut |_| true);
+    plan.picked(0, 0);
+    assert_eq!(plan.next(now, &mut |_| true), Step::Wait(now + 30 * SECOND), "headers is its patience");
+    let step = plan.next(now + 30 * SECOND, &mut |_| true);
+    assert_eq!(step, Step::Start { target: 1, kind: AttemptKind::Fallback });
+}
+
+#[test]
+fn clients_may_tighten() {
+    let (two, now) = (route(&[&[0], &[1]]), Instant::now());
+    let with = |options| Terms { options, ..terms(now) };
+    let failures = vec![fail(Class::Upstream500); 9];
+    let none = with(Options { retries: Some(0), ..Options::default() });
+    assert_eq!(story(&two, none, now, &failures).len(), 1);
+    let here = with(Options { no_fallback: true, ..Options::default() });
+    assert!(story(&two, here, now, &failures).iter().all(|(target, ..)| *target == 0));
+    let mut plan = Plan::new(&two, with(Options { no_hedge: true, ..Options::default() }));
+    plan.next(now, &mut |_| true);
+    plan.picked(0, 0);
+    plan.head(0);
+    let step = plan.next(now + 10 * SECOND, &mut |_| true);
+    assert_eq!(step, Step::Drop { attempt: 0, class: Class::FirstTokenTimeout }, "one after the other, not beside");
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Fail(usize, usize, u64),
+    Pass(u64),
+    Head(usize),
+}
+
+proptest! {
+    /// Whatever happens: sends stay under the cap, none starts at or after the deadline, none is made for a class
+    /// that forbids it, every repeat was paid for, and the machine always ends.
+    #[test]
+    fn invariants_hold_under_any_history(
+        shape in proptest::collection::vec(1usize..4, 1..4),
+        cap in 1u32..7,
+        budget in 0u32..5,
+        events in proptest::collection::vec(prop_oneof![
+            (0usize..8, 0usize..Class::ALL.len(), 0u64..50).prop_map(|(n, class, after)| Event::Fail(n, class, after)),
+            (0u64..40_000).prop_map(Event::Pass),
+            (0usize..8).prop_map(Event::Head),
+        ], 0..40),
+    ) {
+        let mut number = 0..;
+        let targets: Vec<Vec<usize>> = shape.iter().map(|size| number.by_ref().take(*size).collect()).collect();
+        let refs: Vec<&[usize]> = targets.iter().map(Vec::as_slice).collect();
+        let route = RouteSettings { max_sends: cap, ..route(&refs) };
+        let start = Instant::now();
+        let terms = terms(start);
+        let mut plan = Plan::new(&route, terms.clone());
+        let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
+        let mut forbidden = false;
+        let mut events = events.into_iter();
+        for _ in 0..500 {
+            let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
+            match step {
+                Step::Start { target, kind } => {
+                    prop_assert!(now < terms.deadline);
+                    prop_assert!(!forbidden || !running.is_empty(), "a send after a class that forbids it");
+                    repeats += u32::from(matches!(kind, AttemptKind::Retry | AttemptKind::Hedge));
+                    let n = plan.sends() as usize - 1;
+                    plan.picked(n, targets[target][n % targets[target].len()]);
+                    running.push(n);
+                }
+                Step::Drop { attempt, class } => {
+                    prop_assert!(running.contains(&attempt));
+                    running.retain(|n| *n != attempt);
+                    plan.failed(attempt, &fail(class), now, 0.5);
+                }
+                Step::Stop => break,
+                Step::Wait(until) => {
+                    prop_assert!(until > now && until <= terms.deadline, "a wait that passes");
+                    match events.next() {
+                        Some(Event::Fail(n, class, after)) if running.contains(&n) => {
+                            let class = Class::ALL[class];
+                            let failure = Failure { retry_after: Some(Duration::from_secs(after)), ..fail(class) };
+                            running.retain(|other| *other != n);
+                            forbidden |= class.retry() == Retry::Never;
+                            plan.failed(n, &failure, now, 0.5);
+                        }
+                        Some(Event::Pass(millis)) => now = until.min(now + Duration::from_millis(millis)),
+                        Some(Event::Head(n)) => plan.head(n),
+                        _ => now = until,
+                    }
+                }
+            }
+        }
+        prop_assert!(plan.sends() <= cap, "{} sends of {cap}", plan.sends());
+        prop_assert!(repeats <= paid + 1, "{repeats} repeats, {paid} paid");
+        prop_assert!(matches!(plan.next(now.max(terms.deadline), &mut |_| true), Step::Stop));
+    }
+}

@@ -1,0 +1,81 @@
+//! The accept loop: a connection cap, a clock on request heads, and a shutdown that ends.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::stall::Stalling;
+use crate::clock;
+
+/// How long a client may take to send a request head, the pause between two requests included.
+const HEAD: Duration = Duration::from_secs(60);
+/// How long to wait before accepting again when the process is out of descriptors.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `stop` resolves, then lets connections finish until `end` resolves.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    max_connections: usize,
+    stop: impl Future<Output = ()>,
+    end: impl Future<Output = ()>,
+) {
+    let slots = Arc::new(Semaphore::new(max_connections));
+    let graceful = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let Some((socket, slot)) = accepted else { continue };
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection(TokioIo::new(Stalling::new(socket)), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = end => {}
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((socket, _)) => {
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY");
+            }
+            Some((socket, slot))
+        }
+        Err(error) => {
+            // A client that is already gone, or no descriptor left: neither is a reason to stop, nor to spin.
+            tracing::warn!(%error, "cannot accept a connection");
+            clock::sleep(OUT_OF_FILES).await;
+            None
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Answers on their way out: pieces become body frames, and a failure becomes the one honest ending that is left.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+
+use super::respond;
+use super::stop::Cut;
+use crate::call::{Class, Failure, PieceStream, Surface};
+use crate::layer::state::LiveGuard;
+
+/// An event stream. It ends well only if the upstream's did; otherwise its last event is an error, in the words of
+/// the API, and nothing that looks like a proper end follows.
+pub struct Events {
+    /// The upstream's events.
+    pub pieces: PieceStream,
+    /// Our id for the call, told in the error.
+    pub id: String,
+    /// Whose words an error is put in.
+    pub surface: Surface,
+    /// Ends the stream at a shutdown.
+    pub cut: Cut,
+    /// Counts the call until its end.
+    pub(super) _live: LiveGuard,
+    /// Events so far, for APIs that number them.
+    pub sent: u64,
+    /// Nothing more follows.
+    pub over: bool,
+}
+
+impl Events {
+    fn error(&mut self, failure: &Failure) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.over = true;
+        let event = respond::stream_error(&self.id, self.surface, failure, self.sent);
+        Poll::Ready(Some(Ok(Frame::data(event))))
+    }
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        loop {
+            match self.pieces.as_mut().poll_next(cx) {
+                Poll::Ready(None) => {
+                    self.over = true;
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Ok(piece))) if piece.bytes.is_empty() => {}
+                Poll::Ready(Some(Ok(piece))) => {
+                    self.sent += u64::from(piece.events);
+                    return Poll::Ready(Some(Ok(Frame::data(piece.bytes))));
+                }
+                Poll::Ready(Some(Err(failure))) => return self.error(&failure),
+                Poll::Pending => break,
+            }
+        }
+        if Pin::new(&mut self.cut).poll(cx).is_ready() {
+            let failure = Failure::new(Class::Shutdown, "the answer is incomplete");
+            return self.error(&failure);
+        }
+        Poll::Pending
+    }
+}
+
+/// Bytes nobody looked into. A failure breaks the connection: the only ending that cannot be taken for a good one.
+pub struct Opaque {
+    /// The upstream's bytes.
+    pub pieces: PieceStream,
+    /// Breaks the transfer at a shutdown.
+    pub cut: Cut,
+    /// Counts the call until its end.
+    pub(super) _live: LiveGuard,
+}
+
+impl Body for Opaque {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.pieces.as_mut().poll_next(cx) {
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Ok(piece))) => Poll::Ready(Some(Ok(Frame::data(piece.bytes)))),
+            Poll::Ready(Some(Err(failure))) => {
+                Poll::Ready(Some(Err(io::Error::other(format!("{}: {}", failure.class, failure.message)))))
+            }
+            Poll::Pending if Pin::new(&mut self.cut).poll(cx).is_ready() => {
+                Poll::Ready(Some(Err(io::Error::other("shutting down"))))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

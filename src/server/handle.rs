@@ -1,0 +1,117 @@
+//! The data port's one handler: who is it, what is asked, which route, and off it goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::Request;
+use tower::ServiceExt;
+
+use super::{Gateway, auth, models, request, respond};
+use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, Signal, Surface, Upload};
+use crate::{call::Call, clock};
+
+/// Any request on the data port.
+pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> Response {
+    let started = clock::now();
+    let live = gateway.live.enter();
+    let (parts, body) = request.into_parts();
+    let Some((surface, rest)) = request::surface(&parts.method, parts.uri.path(), &parts.headers) else {
+        let message =
+            format!("nothing is served at `{}`: calls go to /v1, metrics are on the admin port", parts.uri.path());
+        let error = CallError::local(Class::BadRequest, message).status(404);
+        return refuse(&gateway, Surface::Opaque, started, error);
+    };
+    if request::is_upgrade(&parts.headers) {
+        let message = "WebSocket upgrades are not carried; use the HTTP surface, or connect to the endpoint directly";
+        let error = CallError::local(Class::BadRequest, message).at("upgrade").status(501);
+        return refuse(&gateway, surface, started, error);
+    }
+    let key_name = match auth::check(&gateway.settings.server.keys, &parts.headers) {
+        Ok(name) => name,
+        Err(error) => return refuse(&gateway, surface, started, error),
+    };
+    let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
+    let (mut call, upload) = match request::read(parts, body, surface, gateway.settings.server.max_body, started).await
+    {
+        Ok(read) => read,
+        Err(error) => return refuse(&gateway, surface, started, error),
+    };
+    call.key_name = key_name;
+    if surface == Surface::Models && gateway.settings.endpoints.len() > 1 {
+        return models::answer(&gateway, call, wanted_model.as_deref()).await;
+    }
+    let Some(route) = route(&gateway, &call) else {
+        let error = unknown_model(&gateway, &call);
+        return refuse(&gateway, surface, started, error);
+    };
+    let id = call.id.clone();
+    match through(&gateway, route, call, upload).await {
+        Ok(reply) => respond::reply(&id, surface, reply, gateway.stop.when_cut(), live),
+        Err(error) => respond::error(&id, surface, Some(&gateway.settings.routes[route].name), &error),
+    }
+}
+
+/// The call through its route's stack, unless a shutdown ends it first.
+async fn through(gateway: &Gateway, route: usize, call: Call, upload: Option<Upload>) -> Result<Reply, CallError> {
+    let stack = gateway.stacks.calls[route].clone();
+    tokio::select! {
+        biased;
+        answer = stack.oneshot(CallRequest { call, upload }) => answer,
+        () = gateway.stop.when_cut() => {
+            let mut error = CallError::local(Class::Shutdown, "Outrigger is shutting down; ask again elsewhere");
+            error.retry_after = Some(Duration::from_secs(1));
+            Err(error)
+        }
+    }
+}
+
+/// The first route whose glob matches; for calls without a model, the catch-all, else the first.
+fn route(gateway: &Gateway, call: &Call) -> Option<usize> {
+    let routes = &gateway.settings.routes;
+    match (&call.model, call.surface) {
+        (Some(model), _) => routes.iter().position(|route| crate::policy::glob::matches(&route.model, model)),
+        (None, Surface::Opaque | Surface::Models) => {
+            routes.iter().position(|route| route.model == "*").or((!routes.is_empty()).then_some(0))
+        }
+        (None, _) => routes.iter().position(|route| route.model == "*"),
+    }
+}
+
+fn unknown_model(gateway: &Gateway, call: &Call) -> CallError {
+    let globs: Vec<&str> = gateway.settings.routes.iter().map(|route| route.model.as_str()).collect();
+    let message = match &call.model {
+        Some(model) => {
+            let shown: String = model.chars().take(80).collect();
+            format!("no route matches the model `{shown}`; routes match {}", globs.join(", "))
+        }
+        None => format!("`model` is missing, and there is no catch-all route; routes match {}", globs.join(", ")),
+    };
+    let status = if call.model.is_some() { 404 } else { 400 };
+    CallError::local(Class::BadRequest, message).at("model").status(status)
+}
+
+/// An error found before a route was: counted like any other.
+pub(super) fn refuse(gateway: &Gateway, surface: Surface, started: Instant, error: CallError) -> Response {
+    let id = clock::new_id();
+    gateway.sink.emit(Signal::CallStarted { route: None });
+    gateway.sink.emit(Signal::CallEnded(Box::new(CallEnd {
+        id: id.clone(),
+        route: None,
+        surface,
+        status: error.http_status(),
+        outcome: Outcome::Failed,
+        class: Some(error.class),
+        endpoint: None,
+        sends: 0,
+        streamed: false,
+        took: clock::now().saturating_duration_since(started),
+        first: None,
+        overhead: None,
+        usage: None,
+        key_name: None,
+    })));
+    respond::error(&id, surface, None, &error)
+}

@@ -1,0 +1,107 @@
+//! The table of contents: both stacks, outermost layer first, with the reason why each stands where it stands.
+//!
+//! Nothing else composes layers. Two rules fix the order: whatever creates sends stands outside whatever admits them,
+//! and whatever measures an endpoint stands inside the choice of it.
+
+use std::sync::Arc;
+
+use tower::ServiceBuilder;
+
+use crate::call::Sink;
+use crate::config::Settings;
+use crate::layer::state::{Load, SharedBudget};
+use crate::layer::{
+    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+};
+use crate::policy::RouteSettings;
+use crate::transport::{EndpointSettings, Leaf};
+
+/// The call stack of one route.
+#[rustfmt::skip]
+fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> CallService {
+    let budgets = Arc::clone(&shared.budgets[number]);
+    CallService::new(ServiceBuilder::new()
+        // One outcome per call: what is refused, cancelled or panics below is counted too.
+        .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        // One absolute clock, set once: every wait and every send below lives under it.
+        .layer(DeadlineLayer::new(route.timeouts.total))
+        // The only loop: starts the next send after a failure, beside a silent one, at the next target.
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, Arc::clone(&shared.sink)))
+        // An endpoint for each send: not one that this call has asked, and the less busy of two.
+        .service(Balance::new(route.targets.clone(), Arc::clone(&shared.attempts), shared.load.clone())))
+}
+
+/// The attempt stack of one endpoint, over whatever asks it.
+#[rustfmt::skip]
+pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, sink: &Arc<dyn Sink>) -> AttemptService
+where
+    S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
+        + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    AttemptService::new(ServiceBuilder::new()
+        // One outcome per send, at the end of its body.
+        .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
+        // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
+        .layer(IdleLayer::new(endpoint.timeouts.idle))
+        // Dialect, credential, HTTP client, event decoder; returns with the first model event in hand.
+        .service(leaf))
+}
+
+/// What the stacks of all routes share.
+struct Shared {
+    sink: Arc<dyn Sink>,
+    names: Arc<Vec<String>>,
+    attempts: Arc<Vec<AttemptService>>,
+    budgets: Vec<Arc<Vec<SharedBudget>>>,
+    load: Load,
+}
+
+/// Everything that serves calls.
+pub struct Stacks {
+    /// One per route, in the order of the settings.
+    pub calls: Vec<CallService>,
+    /// One per endpoint, in the order of the settings.
+    pub attempts: Arc<Vec<AttemptService>>,
+    /// Per route, one retry budget per target.
+    pub budgets: Vec<Arc<Vec<SharedBudget>>>,
+    /// Sends in flight per endpoint.
+    pub load: Load,
+}
+
+/// Builds the stacks over real endpoints.
+///
+/// # Errors
+/// An endpoint's credential cannot be sent.
+pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
+    let tls = crate::transport::tls_config();
+    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
+    Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
+}
+
+/// Builds the stacks over any leaves, one per endpoint: the tests bring scripted ones.
+pub fn build_over<S>(settings: &Settings, leaves: Vec<S>, sink: &Arc<dyn Sink>) -> Stacks
+where
+    S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let now = crate::clock::now();
+    let attempts = settings.endpoints.iter().zip(leaves).map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, sink));
+    let budgets = settings.routes.iter().map(|route| {
+        Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
+    });
+    let shared = Shared {
+        sink: Arc::clone(sink),
+        names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
+        attempts: Arc::new(attempts.collect()),
+        budgets: budgets.collect(),
+        load: Load::new(settings.endpoints.len()),
+    };
+    let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
+    let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
+    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, load: shared.load }
+}

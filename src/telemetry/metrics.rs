@@ -1,0 +1,237 @@
+//! Every metric there is, by name, with its labels. Label values come from closed sets: routes and endpoints as
+//! configured, outcomes, classes, kinds. A model name that a client made up never becomes one.
+
+use prometheus::core::{AtomicU64, GenericCounter};
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
+
+/// Metric label for calls that matched no route.
+const NO_ROUTE: &str = "none";
+/// Metric label `class` of what did not fail.
+const NO_CLASS: &str = "none";
+
+const SECONDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const GAPS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const OVERHEAD: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5];
+const SENDS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0];
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    durations: HistogramVec,
+    attempts: IntCounterVec,
+    interruptions: IntCounterVec,
+    tokens: IntCounterVec,
+    routes: Vec<RouteMetrics>,
+    endpoints: Vec<String>,
+}
+
+/// Handles of one route, looked up once.
+struct RouteMetrics {
+    name: String,
+    first_token: Histogram,
+    inter_token: Histogram,
+    overhead: Histogram,
+    attempts_per_call: Histogram,
+    in_flight: IntGauge,
+    budget: Gauge,
+    answered: GenericCounter<AtomicU64>,
+}
+
+impl Metrics {
+    /// Metrics for these routes and endpoints, every series of them present at zero.
+    ///
+    /// # Errors
+    /// A name is registered twice: a fault in this file.
+    pub fn new(routes: &[String], endpoints: &[String], config_hash: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let add = Adder(&registry);
+        let calls = add.counters("outrigger_calls_total", "Calls ended.", &["route", "outcome", "class"])?;
+        let durations = add.histograms(
+            "outrigger_call_duration_seconds",
+            "From the request line to the last byte out.",
+            &["route", "outcome"],
+            SECONDS,
+        )?;
+        let first = add.histograms(
+            "outrigger_first_token_seconds",
+            "From the request line to the first model event.",
+            &["route"],
+            SECONDS,
+        )?;
+        let inter = add.histograms("outrigger_inter_token_seconds", "Gaps between model events.", &["route"], GAPS)?;
+        let overhead = add.histograms(
+            "outrigger_overhead_seconds",
+            "What a call that needed one send spent in Outrigger before its answer.",
+            &["route"],
+            OVERHEAD,
+        )?;
+        let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
+        let in_flight = IntGaugeVec::new(Opts::new("outrigger_calls_in_flight", "Calls now."), &["route"])?;
+        let budget = GaugeVec::new(
+            Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
+            &["route"],
+        )?;
+        registry.register(Box::new(in_flight.clone()))?;
+        registry.register(Box::new(budget.clone()))?;
+        let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
+        let interruptions = add.counters(
+            "outrigger_stream_interruptions_total",
+            "Streams that broke, before or after their first model event.",
+            &["endpoint", "phase"],
+        )?;
+        let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let reload_ok =
+            IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
+        registry.register(Box::new(reload_ok.clone()))?;
+        reload_ok.set(1);
+        add.info("outrigger_config_info", "The config that runs, by hash.", "hash", config_hash)?;
+        add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
+
+        for route in routes.iter().map(String::as_str).chain([NO_ROUTE]) {
+            for class in Class::ALL {
+                calls.with_label_values(&[route, Outcome::Failed.as_str(), class.as_str()]);
+            }
+        }
+        for endpoint in endpoints {
+            for kind in AttemptKind::ALL {
+                attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
+            }
+            for phase in ["before_first", "mid"] {
+                interruptions.with_label_values(&[endpoint.as_str(), phase]);
+            }
+        }
+        let per_route = routes.iter().map(|name| {
+            let route = [name.as_str()];
+            for outcome in Outcome::ALL {
+                durations.with_label_values(&[name.as_str(), outcome.as_str()]);
+            }
+            for direction in ["input", "output"] {
+                tokens.with_label_values(&[name.as_str(), direction, "reported"]);
+            }
+            let budget = budget.with_label_values(&route);
+            budget.set(1.0);
+            RouteMetrics {
+                first_token: first.with_label_values(&route),
+                inter_token: inter.with_label_values(&route),
+                overhead: overhead.with_label_values(&route),
+                attempts_per_call: per_call.with_label_values(&route),
+                in_flight: in_flight.with_label_values(&route),
+                budget,
+                answered: calls.with_label_values(&[name.as_str(), Outcome::Ok.as_str(), NO_CLASS]),
+                name: name.clone(),
+            }
+        });
+        let routes = per_route.collect();
+        let endpoints = endpoints.to_vec();
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints })
+    }
+
+    /// A call was accepted.
+    pub fn call_started(&self, route: Option<usize>) {
+        if let Some(route) = self.route(route) {
+            route.in_flight.inc();
+        }
+    }
+
+    /// A call ended.
+    pub fn call_ended(&self, end: &CallEnd) {
+        let route = self.route(end.route);
+        let name = route.map_or(NO_ROUTE, |route| route.name.as_str());
+        match (route, end.outcome, end.class) {
+            (Some(route), Outcome::Ok, None) => route.answered.inc(),
+            (_, outcome, class) => {
+                let class = class.map_or(NO_CLASS, Class::as_str);
+                self.calls.with_label_values(&[name, outcome.as_str(), class]).inc();
+            }
+        }
+        self.durations.with_label_values(&[name, end.outcome.as_str()]).observe(end.took.as_secs_f64());
+        let Some(route) = route else { return };
+        route.in_flight.dec();
+        if end.sends > 0 {
+            route.attempts_per_call.observe(f64::from(end.sends));
+        }
+        if let Some(first) = end.first {
+            route.first_token.observe(first.as_secs_f64());
+        }
+        if let Some(overhead) = end.overhead {
+            route.overhead.observe(overhead.as_secs_f64());
+        }
+        if let Some(usage) = end.usage {
+            for (direction, tokens) in [("input", usage.input), ("output", usage.output)] {
+                self.tokens.with_label_values(&[name, direction, "reported"]).inc_by(tokens);
+            }
+        }
+    }
+
+    /// A send ended.
+    pub fn attempt_ended(&self, end: &AttemptEnd) {
+        let Some(endpoint) = self.endpoints.get(end.endpoint).map(String::as_str) else { return };
+        self.attempts.with_label_values(&[endpoint, end.kind.as_str(), end.verdict.as_str()]).inc();
+        let broken = matches!(
+            end.verdict,
+            Verdict::Failed(Class::StreamTruncated | Class::StreamStalled | Class::Undecodable | Class::InbandError)
+        );
+        if end.streamed && broken {
+            let phase = if end.mid_stream { "mid" } else { "before_first" };
+            self.interruptions.with_label_values(&[endpoint, phase]).inc();
+        }
+    }
+
+    /// The gap between two model events.
+    pub fn gap(&self, route: usize, seconds: f64) {
+        if let Some(route) = self.routes.get(route) {
+            route.inter_token.observe(seconds);
+        }
+    }
+
+    /// What is left of a retry budget.
+    pub fn budget(&self, route: usize, left: f64) {
+        if let Some(route) = self.routes.get(route) {
+            route.budget.set(left);
+        }
+    }
+
+    /// Everything in the text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// The encoder failed: a fault in this file.
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(64 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn route(&self, number: Option<usize>) -> Option<&RouteMetrics> {
+        number.and_then(|number| self.routes.get(number))
+    }
+}
+
+/// Creates and registers in one step.
+struct Adder<'a>(&'a Registry);
+
+impl Adder<'_> {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn info(&self, name: &str, help: &str, label: &str, value: &str) -> prometheus::Result<()> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+        metric.with_label_values(&[value]).set(1);
+        self.0.register(Box::new(metric))
+    }
+}

@@ -1,0 +1,70 @@
+//! Turns signals into metrics and into one log line per call. Never a prompt, never a key.
+
+use std::sync::Arc;
+
+use super::Metrics;
+use crate::call::{CallEnd, Class, Outcome, Signal, Sink};
+
+/// The process's one listener.
+pub struct Telemetry {
+    metrics: Arc<Metrics>,
+    routes: Vec<String>,
+}
+
+impl Telemetry {
+    /// Counts into `metrics`; `routes` are the names for log lines.
+    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>) -> Self {
+        Self { metrics, routes }
+    }
+
+    fn log(&self, end: &CallEnd) {
+        let route = end.route.and_then(|route| self.routes.get(route)).map_or("none", String::as_str);
+        let class = end.class.map_or("", Class::as_str);
+        let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1e3;
+        let usage = end.usage.unwrap_or_default();
+        let first = end.first.map_or(0.0, ms);
+        let (endpoint, key) = (end.endpoint.as_deref().unwrap_or(""), end.key_name.as_deref().unwrap_or(""));
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "call",
+                    $level,
+                    id = end.id,
+                    route,
+                    surface = end.surface.as_str(),
+                    endpoint,
+                    status = end.status,
+                    outcome = end.outcome.as_str(),
+                    class,
+                    attempts = end.sends,
+                    stream = end.streamed,
+                    first_ms = (first * 10.0).round() / 10.0,
+                    total_ms = (ms(end.took) * 10.0).round() / 10.0,
+                    tokens_in = usage.input,
+                    tokens_out = usage.output,
+                    key,
+                )
+            };
+        }
+        match (end.outcome, end.class) {
+            (Outcome::Failed, Some(Class::Internal)) => line!(tracing::Level::ERROR),
+            (Outcome::Failed, _) => line!(tracing::Level::WARN),
+            _ => line!(tracing::Level::INFO),
+        }
+    }
+}
+
+impl Sink for Telemetry {
+    fn emit(&self, signal: Signal) {
+        match signal {
+            Signal::CallStarted { route } => self.metrics.call_started(route),
+            Signal::CallEnded(end) => {
+                self.metrics.call_ended(&end);
+                self.log(&end);
+            }
+            Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
+            Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
+            Signal::Budget { route, left } => self.metrics.budget(route, left),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! One HTTP client per endpoint, and the meaning of its errors.
+//!
+//! HTTP/1.1 by default: a cancelled call closes one connection and nothing else, and no hundred-and-first call waits
+//! behind a stream limit. The client's own hidden retries are off; every send is the plan's.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+
+use super::connect::{Connector, Dial, Uses};
+use crate::call::{Class, Failure};
+
+/// Any request body on its way out.
+pub type Outgoing = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
+
+/// Idle connections are dropped before common servers drop them (uvicorn and llama.cpp after 5 s), so that a send
+/// seldom meets one that is just being closed.
+const IDLE: Duration = Duration::from_secs(4);
+const IDLE_TLS: Duration = Duration::from_secs(30);
+
+/// A pool of connections to one endpoint.
+#[derive(Clone)]
+pub struct HttpClient(Client<Connector, Outgoing>);
+
+impl HttpClient {
+    /// A pool that dials within `connect`.
+    pub fn new(tls: Arc<ClientConfig>, https: bool, connect: Duration) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(if https { IDLE_TLS } else { IDLE })
+            .retry_canceled_requests(false)
+            .build(Connector::new(tls, connect));
+        Self(client)
+    }
+
+    /// Sends a request and waits for the response head. Dropping the future ends the send.
+    ///
+    /// # Errors
+    /// A failure with a dial class, `reset_before_response` or `bad_framing`.
+    pub async fn send(&self, request: Request<Outgoing>) -> Result<Response<Incoming>, Failure> {
+        match self.0.request(request).await {
+            Ok(response) => {
+                if let Some(uses) = response.extensions().get::<Uses>() {
+                    uses.count();
+                }
+                Ok(response)
+            }
+            Err(error) => Err(explain(&error)),
+        }
+    }
+}
+
+fn explain(error: &Error) -> Failure {
+    let causes = || std::iter::successors(error.source(), |cause: &&(dyn StdError + 'static)| (*cause).source());
+    if let Some(dial) = causes().find_map(|cause| cause.downcast_ref::<Dial>()) {
+        let mut failure = Failure::new(dial.class, dial.message.clone());
+        failure.unsent = true;
+        return failure;
+    }
+    let hyper = causes().find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    if hyper.is_some_and(|error| error.is_parse() || error.is_parse_too_large()) {
+        return Failure::new(Class::BadFraming, "the response head is not HTTP, or over our limits");
+    }
+    let reused = error.connect_info().is_some_and(|info| {
+        let mut extras = http::Extensions::new();
+        info.get_extras(&mut extras);
+        extras.get::<Uses>().is_some_and(Uses::any)
+    });
+    let mut failure = Failure::new(Class::ResetBeforeResponse, "the connection broke before a response arrived");
+    // A pooled connection that the server had closed, or one the request was never written to.
+    failure.unsent = reused || hyper.is_some_and(hyper::Error::is_canceled);
+    failure
+}
