@@ -1,11 +1,12 @@
 //! The answer side: what a send brought back, and what the call gives to its client.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Outcome, PieceStream, TrailEntry};
+use super::{Fate, Outcome, PieceStream, TrailEntry};
 
 /// Tokens as the upstream counted them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,4 +65,6 @@ pub struct Reply {
     pub upstream: Duration,
     /// Tokens, where the answer is whole and tells.
     pub usage: Option<Usage>,
+    /// What the winning send counts as if the body is dropped before its end.
+    pub fate: Arc<Fate>,
 }

@@ -39,9 +39,10 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a call whose answer came from a send of this kind.
-    pub const fn of(kind: AttemptKind) -> Self {
+    /// The outcome of a call whose answer came from a send of this kind at this target.
+    pub const fn at(target: usize, kind: AttemptKind) -> Self {
         match kind {
+            _ if target > 0 => Outcome::Fallback,
             AttemptKind::First => Outcome::Ok,
             AttemptKind::Retry => Outcome::Retried,
             AttemptKind::Hedge => Outcome::Hedged,

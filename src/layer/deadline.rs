@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use tokio::time::Sleep;
 use tower::{Layer, Service};
 
 use super::Pending;
-use crate::call::{CallError, CallRequest, Class, Failure, Payload, Piece, PieceStream, Reply};
+use crate::call::{CallError, CallRequest, Class, Failure, Fate, Payload, Piece, PieceStream, Reply, Verdict};
 use crate::clock;
 
 /// Bounds every call of a route.
@@ -66,7 +67,7 @@ where
         Box::pin(async move {
             let reply = answer.await?;
             let payload = match reply.payload {
-                Payload::Events(pieces) => Payload::Events(bound(pieces, at)),
+                Payload::Events(pieces) => Payload::Events(bound(pieces, at, Arc::clone(&reply.fate))),
                 // Uploads and downloads of unknown length are bounded by nothing but their own progress.
                 other => other,
             };
@@ -75,12 +76,13 @@ where
     }
 }
 
-fn bound(pieces: PieceStream, at: Instant) -> PieceStream {
-    Box::pin(Bounded { pieces, clock: Box::pin(clock::sleep_until(at)), over: false })
+fn bound(pieces: PieceStream, at: Instant, fate: Arc<Fate>) -> PieceStream {
+    Box::pin(Bounded { pieces, fate, clock: Box::pin(clock::sleep_until(at)), over: false })
 }
 
 struct Bounded {
     pieces: PieceStream,
+    fate: Arc<Fate>,
     clock: Pin<Box<Sleep>>,
     over: bool,
 }
@@ -97,6 +99,7 @@ impl Stream for Bounded {
         }
         if self.clock.as_mut().poll(cx).is_ready() {
             self.over = true;
+            self.fate.set(Verdict::Failed(Class::DeadlineExceeded));
             let failure = Failure::new(Class::DeadlineExceeded, "the call's deadline passed mid-stream");
             return Poll::Ready(Some(Err(failure)));
         }

@@ -103,7 +103,8 @@ struct Guard {
 
 impl Guard {
     fn ended(&mut self, verdict: Verdict) {
-        self.verdict = Some(verdict);
+        // The first end is the end: a body that failed is over, whatever is asked of it later.
+        self.verdict.get_or_insert(verdict);
     }
 }
 
@@ -131,10 +132,10 @@ impl Stream for Watched {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let item = std::task::ready!(self.pieces.as_mut().poll_next(cx));
         match &item {
-            None => self.guard.verdict = Some(Verdict::Ok),
-            Some(Err(failure)) => self.guard.verdict = Some(Verdict::Failed(failure.class)),
+            None => self.guard.ended(Verdict::Ok),
+            Some(Err(failure)) => self.guard.ended(Verdict::Failed(failure.class)),
             // Clients hang up at the marker; the send succeeded all the same.
-            Some(Ok(piece)) if piece.done => self.guard.verdict = Some(Verdict::Ok),
+            Some(Ok(piece)) if piece.done => self.guard.ended(Verdict::Ok),
             Some(Ok(_)) => {}
         }
         Poll::Ready(item)

@@ -65,7 +65,7 @@ where
             route: self.route,
             started: call.started,
             last_event: None,
-            events: false,
+            ended: false,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -102,7 +102,7 @@ struct Guard {
     route: usize,
     started: Instant,
     last_event: Option<Instant>,
-    events: bool,
+    ended: bool,
     end: CallEnd,
 }
 
@@ -124,10 +124,7 @@ impl Guard {
                 self.done(reply.status, outcome, None);
                 Payload::Whole(bytes)
             }
-            Payload::Events(pieces) => {
-                self.events = true;
-                Payload::Events(watch(pieces, self, reply.status, outcome))
-            }
+            Payload::Events(pieces) => Payload::Events(watch(pieces, self, reply.status, outcome)),
             Payload::Opaque(pieces) => Payload::Opaque(watch(pieces, self, reply.status, outcome)),
         };
         Reply { payload, ..reply }
@@ -139,6 +136,10 @@ impl Guard {
     }
 
     fn done(&mut self, status: u16, outcome: Outcome, class: Option<Class>) {
+        // The first end is the end: a body that failed is over, whatever is asked of it later.
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         self.end.status = status;
         self.end.outcome = outcome;
         self.end.class = class;

@@ -23,6 +23,7 @@ pub(super) struct Finished {
     pub(super) kind: AttemptKind,
     pub(super) target: usize,
     pub(super) started: Instant,
+    pub(super) fate: Arc<Fate>,
     pub(super) result: Result<AttemptReply, Failure>,
 }
 
@@ -53,8 +54,8 @@ impl Race {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Finished> {
         for at in 0..self.runners.len() {
             if let Poll::Ready(result) = self.runners[at].answer.as_mut().poll(cx) {
-                let Runner { attempt, kind, target, started, .. } = self.runners.remove(at);
-                return Poll::Ready(Finished { attempt, kind, target, started, result });
+                let Runner { attempt, kind, target, started, fate, .. } = self.runners.remove(at);
+                return Poll::Ready(Finished { attempt, kind, target, started, fate, result });
             }
         }
         Poll::Pending

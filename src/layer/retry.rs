@@ -144,9 +144,11 @@ impl Retry {
                         while let Ok((attempt, milestone)) = reported.try_recv() {
                             run.reported(attempt, milestone);
                         }
-                        let Finished { attempt, kind, target, started, result } = finished;
+                        let Finished { attempt, kind, target, started, fate, result } = finished;
                         match result {
-                            Ok(reply) => return Ok(run.answered(attempt, kind, target, started, reply)),
+                            Ok(reply) => {
+                                return Ok(run.answered(attempt, Outcome::at(target, kind), started, fate, reply));
+                            }
                             Err(failure) => run.failed(attempt, kind, started, failure),
                         }
                     }
@@ -265,9 +267,9 @@ impl Run<'_> {
     fn answered(
         mut self,
         attempt: usize,
-        kind: AttemptKind,
-        target: usize,
+        outcome: Outcome,
         started: Instant,
+        fate: Arc<Fate>,
         reply: AttemptReply,
     ) -> Reply {
         self.settle(clock::now(), None);
@@ -277,7 +279,8 @@ impl Run<'_> {
             endpoint: self.name(attempt),
             route: self.retry.route.name.clone(),
             sends: self.plan.sends(),
-            outcome: if target > 0 { Outcome::Fallback } else { Outcome::of(kind) },
+            outcome,
+            fate,
             trail: self.trail,
             upstream: reply.first_at.saturating_duration_since(started),
             usage: reply.usage,

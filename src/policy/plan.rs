@@ -80,6 +80,16 @@ struct Spent {
     closed: bool,
 }
 
+/// A send that is to follow a failure.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    at: Instant,
+    target: usize,
+    kind: AttemptKind,
+    /// Whether the target's budget has to pay for it.
+    paid: bool,
+}
+
 /// The plan of one call.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -89,7 +99,7 @@ pub struct Plan<'a> {
     sent: Vec<Sent>,
     spent: Vec<Spent>,
     /// The next send after a failure, and when.
-    next: Option<(Instant, usize, AttemptKind)>,
+    next: Option<Next>,
     transparent_used: bool,
     /// A failure forbade every further send.
     forbidden: bool,
@@ -120,12 +130,12 @@ impl<'a> Plan<'a> {
         if self.sent.is_empty() {
             return self.start(now, 0, AttemptKind::First);
         }
-        if let Some((at, target, kind)) = self.next {
-            if at > now {
-                return Step::Wait(at);
+        if let Some(next) = self.next {
+            if next.at > now {
+                return Step::Wait(next.at);
             }
             self.next = None;
-            return self.start_paid(now, target, kind, pay);
+            return self.start_next(now, next, pay);
         }
         for attempt in 0..self.sent.len() {
             if let Some(step) = self.beside(now, attempt, pay) {
@@ -212,15 +222,9 @@ impl<'a> Plan<'a> {
     }
 
     /// Starts a send that may have to be paid for; when it cannot be, the call moves on.
-    fn start_paid(
-        &mut self,
-        now: Instant,
-        target: usize,
-        kind: AttemptKind,
-        pay: &mut dyn FnMut(usize) -> bool,
-    ) -> Step {
-        let repeat = matches!(kind, AttemptKind::Retry | AttemptKind::Hedge);
-        if !repeat || pay(target) {
+    fn start_next(&mut self, now: Instant, next: Next, pay: &mut dyn FnMut(usize) -> bool) -> Step {
+        let Next { target, kind, paid, .. } = next;
+        if !paid || pay(target) {
             return self.start(now, target, kind);
         }
         self.spent[target].closed = true;
@@ -232,13 +236,7 @@ impl<'a> Plan<'a> {
     }
 
     /// What follows a failure at `target` when nothing else is running.
-    fn follow(
-        &mut self,
-        target: usize,
-        failure: &Failure,
-        now: Instant,
-        sample: f64,
-    ) -> Option<(Instant, usize, AttemptKind)> {
+    fn follow(&mut self, target: usize, failure: &Failure, now: Instant, sample: f64) -> Option<Next> {
         if !self.may_send() {
             return None;
         }
@@ -247,7 +245,7 @@ impl<'a> Plan<'a> {
             // Nothing reached the model: as if it had not been sent, once per call.
             self.transparent_used = true;
             self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
-            return Some((now, target, AttemptKind::Retry));
+            return Some(Next { at: now, target, kind: AttemptKind::Retry, paid: false });
         }
         let fallback = self.next_target(target);
         if self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
@@ -260,10 +258,10 @@ impl<'a> Plan<'a> {
                 if failure.retry == Retry::Once {
                     self.spent[target].repeats_once += 1;
                 }
-                return Some((now + wait, target, AttemptKind::Retry));
+                return Some(Next { at: now + wait, target, kind: AttemptKind::Retry, paid: true });
             }
         }
-        fallback.map(|next| (now, next, AttemptKind::Fallback))
+        fallback.map(|target| Next { at: now, target, kind: AttemptKind::Fallback, paid: false })
     }
 
     fn may_repeat(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, fallback: bool) -> bool {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body::{Body, Frame};
 
 use super::respond;
 use super::stop::Cut;
-use crate::call::{Class, Failure, PieceStream, Surface};
+use crate::call::{Class, Failure, Fate, PieceStream, Surface, Verdict};
 use crate::layer::state::LiveGuard;
 
 /// An event stream. It ends well only if the upstream's did; otherwise its last event is an error, in the words of
@@ -24,6 +25,8 @@ pub struct Events {
     pub surface: Surface,
     /// Ends the stream at a shutdown.
     pub cut: Cut,
+    /// What the send counts as when a shutdown ends it.
+    pub fate: Arc<Fate>,
     /// Counts the call until its end.
     pub(super) _live: LiveGuard,
     /// Events so far, for APIs that number them.
@@ -64,6 +67,7 @@ impl Body for Events {
             }
         }
         if Pin::new(&mut self.cut).poll(cx).is_ready() {
+            self.fate.set(Verdict::Failed(Class::Shutdown));
             let failure = Failure::new(Class::Shutdown, "the answer is incomplete");
             return self.error(&failure);
         }

@@ -49,7 +49,7 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
     };
     let id = call.id.clone();
     match through(&gateway, route, call, upload).await {
-        Ok(reply) => respond::reply(&id, surface, reply, gateway.stop.when_cut(), live),
+        Ok(reply) => respond::reply(&id, surface, started, reply, gateway.stop.when_cut(), live),
         Err(error) => respond::error(&id, surface, Some(&gateway.settings.routes[route].name), &error),
     }
 }

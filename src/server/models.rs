@@ -56,8 +56,9 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
         trail: Vec::new(),
         upstream: crate::clock::now().saturating_duration_since(started),
         usage: None,
+        fate: Arc::new(Fate::default()),
     };
-    respond::reply(&id, Surface::Models, reply, gateway.stop.when_cut(), gateway.live.enter())
+    respond::reply(&id, Surface::Models, started, reply, gateway.stop.when_cut(), gateway.live.enter())
 }
 
 /// Routes for one model by its full name are models of their own.

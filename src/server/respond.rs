@@ -1,7 +1,7 @@
 //! From replies and errors to HTTP: statuses, headers and bodies, in the words of the API the call came in on.
 
 use std::any::Any;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -29,7 +29,7 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// A good answer, with what it took in its headers.
-pub fn reply(id: &str, surface: Surface, reply: Reply, cut: Cut, live: LiveGuard) -> Response {
+pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cut, live: LiveGuard) -> Response {
     let mut headers = reply.headers;
     put(&mut headers, ID, id);
     put(&mut headers, ROUTE, &reply.route);
@@ -37,8 +37,14 @@ pub fn reply(id: &str, surface: Surface, reply: Reply, cut: Cut, live: LiveGuard
     put(&mut headers, ATTEMPTS, &reply.sends.to_string());
     put(&mut headers, OUTCOME, reply.outcome.as_str());
     put_trail(&mut headers, &reply.trail);
-    let upstream = reply.upstream.as_secs_f64() * 1e3;
-    if let Ok(timing) = HeaderValue::from_str(&format!("upstream;dur={upstream:.1}")) {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let mut timing = format!("upstream;dur={:.2}", ms(reply.upstream));
+    if reply.trail.is_empty() {
+        // With failed sends before it, the rest is waiting by design, not a cost of ours.
+        let ours = clock::now().saturating_duration_since(started).saturating_sub(reply.upstream);
+        timing.push_str(&format!(", outrigger;dur={:.2}", ms(ours)));
+    }
+    if let Ok(timing) = HeaderValue::from_str(&timing) {
         headers.append(TIMING, timing);
     }
     if !headers.contains_key(REQUEST_ID) {
@@ -53,7 +59,16 @@ pub fn reply(id: &str, surface: Surface, reply: Reply, cut: Cut, live: LiveGuard
             headers.remove(CONTENT_LENGTH);
             headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
             headers.entry(BUFFERING).or_insert(HeaderValue::from_static("no"));
-            Body::new(Events { pieces, id: id.to_owned(), surface, cut, _live: live, sent: 0, over: false })
+            Body::new(Events {
+                pieces,
+                id: id.to_owned(),
+                surface,
+                cut,
+                fate: reply.fate,
+                _live: live,
+                sent: 0,
+                over: false,
+            })
         }
         Payload::Opaque(pieces) => Body::new(Opaque { pieces, cut, _live: live }),
     };

@@ -1,0 +1,3 @@
+//! Tests over the whole: stacks on a paused clock, and the real thing over real sockets.
+
+mod scenarios;

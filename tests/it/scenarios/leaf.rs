@@ -1,0 +1,116 @@
+//! An endpoint that plays a script.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::HeaderMap;
+use outrigger::call::{Attempt, AttemptReply, Class, Failure, Milestone, Payload, Piece, PieceStream};
+use outrigger::clock;
+use tower::Service;
+
+use super::script::Line;
+
+#[derive(Clone)]
+pub struct Scripted {
+    name: String,
+    lines: Arc<Vec<Line>>,
+    asked: Arc<AtomicU32>,
+}
+
+impl Scripted {
+    pub fn all(script: &BTreeMap<String, Vec<Line>>) -> Vec<Self> {
+        let one = |(name, lines): (&String, &Vec<Line>)| Self {
+            name: name.clone(),
+            lines: Arc::new(lines.clone()),
+            asked: Arc::default(),
+        };
+        script.iter().map(one).collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends it was asked for.
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Service<Attempt> for Scripted {
+    type Response = AttemptReply;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<AttemptReply, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let at = self.asked.fetch_add(1, Ordering::Relaxed) as usize;
+        let line = self.lines[at.min(self.lines.len() - 1)].clone();
+        Box::pin(play(line, attempt))
+    }
+}
+
+async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
+    clock::sleep(line.after).await;
+    if line.hang {
+        std::future::pending::<()>().await;
+    }
+    if let Some(name) = &line.fail {
+        let class = Class::ALL.iter().copied().find(|class| class.as_str() == name).expect("a class");
+        let mut failure = Failure::new(class, "as scripted");
+        failure.retry_after = line.retry_after;
+        failure.unsent = line.unsent;
+        return Err(failure);
+    }
+    (attempt.report)(Milestone::Head);
+    clock::sleep(line.first).await;
+    let payload = match attempt.call.stream {
+        true => Payload::Events(events(line)),
+        false => Payload::Whole(Bytes::from_static(b"{}")),
+    };
+    Ok(AttemptReply {
+        status: 200,
+        headers: HeaderMap::new(),
+        payload,
+        endpoint: attempt.endpoint,
+        first_at: clock::now(),
+        usage: None,
+    })
+}
+
+/// The first event is there at once; what follows takes its time.
+fn events(line: Line) -> PieceStream {
+    let model = line.events.max(1);
+    let piece = |events| Ok(Piece { bytes: Bytes::from_static(b"data: x\n\n"), events, ..Piece::default() });
+    Box::pin(stream::unfold(Some(0u32), move |at| {
+        let line = line.clone();
+        async move {
+            let at = at?;
+            if at > 0 && at < model + line.pings {
+                clock::sleep(line.gap).await;
+            }
+            match at {
+                at if at < model => Some((piece(1), Some(at + 1))),
+                at if at < model + line.pings => Some((piece(0), Some(at + 1))),
+                _ => match line.then.as_deref() {
+                    Some("cut") => Some((Err(Failure::new(Class::StreamTruncated, "as scripted")), None)),
+                    Some("stall") => {
+                        clock::sleep(Duration::from_secs(86_400)).await;
+                        None
+                    }
+                    _ => None,
+                },
+            }
+        }
+    }))
+}

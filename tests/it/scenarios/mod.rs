@@ -1,0 +1,264 @@
+//! Ring two: the real stacks over a scripted leaf, under a clock that stands still until somebody waits.
+//!
+//! A scenario is a file in `tests/scenarios/`: what each endpoint does, what is called, what must come of it. A new
+//! behaviour is a new file.
+
+mod leaf;
+mod script;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use http::{HeaderMap, Method};
+use outrigger::call::{
+    Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
+};
+use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
+use outrigger::policy::{RouteSettings, Target, Timeouts};
+use outrigger::transport::{Credential, EndpointSettings};
+use outrigger::{clock, stack};
+use tower::ServiceExt;
+
+use leaf::Scripted;
+use script::{CallSpec, Expect, Scenario};
+
+/// Remembers every signal.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Signal>>);
+
+impl Sink for Recorder {
+    fn emit(&self, signal: Signal) {
+        self.0.lock().unwrap().push(signal);
+    }
+}
+
+#[test]
+fn every_scenario_turns_out_as_written() {
+    let mut failures = Vec::new();
+    let mut seen = 0;
+    let mut files: Vec<_> = std::fs::read_dir("tests/scenarios").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "yaml")) {
+        seen += 1;
+        let text = std::fs::read_to_string(path).unwrap();
+        let scenario: Scenario = match serde_saphyr::from_str(&text) {
+            Ok(scenario) => scenario,
+            Err(error) => {
+                failures.push(format!("{}: {error}", path.display()));
+                continue;
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        for problem in runtime.block_on(run(&scenario)) {
+            failures.push(format!("{} ({}): {problem}", path.display(), scenario.why));
+        }
+    }
+    assert!(seen >= 15, "only {seen} scenarios found");
+    assert!(failures.is_empty(), "{} of {seen} scenarios:\n{}", failures.len(), failures.join("\n"));
+}
+
+fn settings(scenario: &Scenario) -> Settings {
+    let names: Vec<&String> = scenario.script.keys().collect();
+    let number =
+        |name: &String| names.iter().position(|known| *known == name).expect("a target names a scripted endpoint");
+    let timeouts = Timeouts {
+        headers: scenario.timeouts.headers.unwrap_or(Timeouts::default().headers),
+        first_token: scenario.timeouts.first_token.unwrap_or(Timeouts::default().first_token),
+        idle: scenario.timeouts.idle.unwrap_or(Timeouts::default().idle),
+        total: scenario.timeouts.total.unwrap_or(Timeouts::default().total),
+        ..Timeouts::default()
+    };
+    let endpoint = |name: &&String| EndpointSettings {
+        name: (*name).clone(),
+        url: format!("http://{name}/v1"),
+        credential: Credential::None,
+        forward_client_key: false,
+        dialect: Default::default(),
+        model: None,
+        timeouts,
+    };
+    let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
+    Settings {
+        server: ServerSettings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            max_body: 1 << 20,
+            max_connections: 10,
+            keys: Vec::new(),
+        },
+        admin: AdminSettings { listen: "127.0.0.1:0".parse().unwrap() },
+        drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
+        log: LogSettings { format: LogFormat::Json, level: "error".into() },
+        state_dir: None,
+        endpoints: names.iter().map(endpoint).collect(),
+        routes: vec![RouteSettings {
+            name: "chat".into(),
+            model: "*".into(),
+            targets: targets.collect(),
+            timeouts,
+            retry: scenario.retry(),
+            max_sends: scenario.max_sends,
+        }],
+    }
+}
+
+fn call(spec: &CallSpec) -> Call {
+    let now = clock::now();
+    Call {
+        id: clock::new_id(),
+        surface: Surface::Chat,
+        method: Method::POST,
+        path: "/chat/completions".into(),
+        headers: HeaderMap::new(),
+        body: RequestBody::Whole(vec![b'x'; spec.bytes].into()),
+        model: Some("m".into()),
+        model_span: None,
+        stream: spec.stream,
+        include_usage: false,
+        prompt_bytes: spec.bytes,
+        started: now,
+        client_patience: spec.timeout,
+        deadline: now,
+        options: Options { retries: spec.retries, no_hedge: spec.no_hedge, no_fallback: spec.no_fallback },
+        client_retry: spec.client_retry,
+        traceparent: String::new(),
+        key_name: None,
+    }
+}
+
+/// How one call ended, as its client sees it.
+#[derive(Debug)]
+struct Seen {
+    outcome: String,
+    class: Option<Class>,
+    endpoint: Option<String>,
+    sends: u32,
+    trail: Vec<String>,
+    took: Duration,
+    events: u32,
+}
+
+async fn run(scenario: &Scenario) -> Vec<String> {
+    let settings = settings(scenario);
+    let recorder = Arc::new(Recorder::default());
+    let sink: Arc<dyn Sink> = Arc::clone(&recorder) as Arc<dyn Sink>;
+    let scripted = Scripted::all(&scenario.script);
+    let stacks = stack::build_over(&settings, scripted.clone(), &sink);
+    let mut problems = Vec::new();
+    for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
+        clock::sleep(spec.pause).await;
+        for _ in 0..spec.times {
+            let started = clock::now();
+            let future = one(stacks.calls[0].clone(), call(spec), started);
+            let seen = match spec.leave {
+                Some(after) => tokio::time::timeout(after, future).await.ok(),
+                None => Some(future.await),
+            };
+            problems.extend(expect.compare(seen.as_ref()).into_iter().map(|found| format!("call {number}: {found}")));
+        }
+    }
+    problems.extend(invariants(scenario, &recorder, &scripted, &stacks.load, settings.endpoints.len()));
+    problems
+}
+
+async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant) -> Seen {
+    match stack.oneshot(CallRequest { call, upload: None }).await {
+        Ok(reply) => {
+            let trail = reply.trail.iter().map(|entry| format!("{} {}", entry.endpoint, entry.class)).collect();
+            let (mut class, mut events) = (None, 0);
+            if let Payload::Events(mut pieces) = reply.payload {
+                while let Some(piece) = pieces.next().await {
+                    match piece {
+                        Ok(piece) => events += piece.events,
+                        Err(failure) => class = Some(failure.class),
+                    }
+                }
+            }
+            Seen {
+                outcome: reply.outcome.as_str().into(),
+                class,
+                endpoint: Some(reply.endpoint),
+                sends: reply.sends,
+                trail,
+                took: clock::now() - started,
+                events,
+            }
+        }
+        Err(error) => Seen {
+            outcome: Outcome::Failed.as_str().into(),
+            class: Some(error.class),
+            endpoint: None,
+            sends: error.sends,
+            trail: error.trail.iter().map(|entry| format!("{} {}", entry.endpoint, entry.class)).collect(),
+            took: clock::now() - started,
+            events: 0,
+        },
+    }
+}
+
+impl Expect {
+    fn compare(&self, seen: Option<&Seen>) -> Vec<String> {
+        let Some(seen) = seen else {
+            return if self.outcome == "left" { Vec::new() } else { vec!["the client left".into()] };
+        };
+        let mut problems = Vec::new();
+        let mut check = |holds: bool, what: &str| {
+            if !holds {
+                problems.push(format!("{what}: expected {self:?}, saw {seen:?}"));
+            }
+        };
+        check(self.outcome == seen.outcome, "outcome");
+        check(self.class.as_deref() == seen.class.map(Class::as_str), "class");
+        check(self.endpoint.is_none() || self.endpoint == seen.endpoint, "endpoint");
+        check(self.sends.is_none_or(|sends| sends == seen.sends), "sends");
+        check(self.trail.as_ref().is_none_or(|trail| *trail == seen.trail), "trail");
+        check(self.events.is_none_or(|events| events == seen.events), "events");
+        let [at_least, at_most] = self.took.unwrap_or([Duration::ZERO, Duration::MAX]);
+        check((at_least..=at_most).contains(&seen.took), "took");
+        problems
+    }
+}
+
+/// What holds after every scenario, whatever it was about.
+fn invariants(
+    scenario: &Scenario,
+    recorder: &Recorder,
+    scripted: &[Scripted],
+    load: &outrigger::layer::state::Load,
+    endpoints: usize,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    let signals = recorder.0.lock().unwrap();
+    let calls: u32 = scenario.calls.iter().map(|call| call.times).sum();
+    let ended = signals.iter().filter(|signal| matches!(signal, Signal::CallEnded(_))).count();
+    if ended != calls as usize {
+        problems.push(format!("{calls} calls, {ended} outcomes"));
+    }
+    let verdicts: Vec<(usize, Verdict)> = signals
+        .iter()
+        .filter_map(|signal| match signal {
+            Signal::AttemptEnded(end) => Some((end.endpoint, end.verdict)),
+            _ => None,
+        })
+        .collect();
+    let mut told: BTreeMap<String, u32> = BTreeMap::new();
+    for (endpoint, verdict) in &verdicts {
+        *told.entry(format!("{} {}", scripted[*endpoint].name(), verdict.as_str())).or_default() += 1;
+    }
+    let asked: u32 = scripted.iter().map(Scripted::asked).sum();
+    if verdicts.len() as u32 != asked {
+        problems.push(format!("{asked} sends, {} verdicts", verdicts.len()));
+    }
+    if let Some(expected) = &scenario.attempts
+        && *expected != told
+    {
+        problems.push(format!("attempts: expected {expected:?}, saw {told:?}"));
+    }
+    for endpoint in 0..endpoints {
+        if load.at(endpoint) != 0 {
+            problems.push(format!("endpoint {endpoint} still holds {} sends", load.at(endpoint)));
+        }
+    }
+    problems
+}

@@ -1,0 +1,186 @@
+//! The language of scenarios.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use outrigger::policy::{Backoff, RetrySettings};
+use serde::{Deserialize, Deserializer, de};
+
+/// One file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it shows.
+    pub why: String,
+    /// The route's targets, each a list of endpoint names.
+    pub targets: Vec<Vec<String>>,
+    /// Clocks that differ from the defaults.
+    #[serde(default)]
+    pub timeouts: Clocks,
+    /// Sends per target.
+    #[serde(default = "three")]
+    pub attempts_per_target: u32,
+    /// Repeats as a share of traffic.
+    #[serde(default = "fifth")]
+    pub budget: f64,
+    /// Sends per call.
+    #[serde(default = "four")]
+    pub max_sends: u32,
+    /// What each endpoint does, send by send; the last line goes on for ever.
+    pub script: BTreeMap<String, Vec<Line>>,
+    /// What is called, one after the other.
+    #[serde(default = "one_call")]
+    pub calls: Vec<CallSpec>,
+    /// What must come of each.
+    pub expect: Vec<Expect>,
+    /// What must have been counted of sends, as `endpoint verdict: count`.
+    pub attempts: Option<BTreeMap<String, u32>>,
+}
+
+impl Scenario {
+    pub fn retry(&self) -> RetrySettings {
+        RetrySettings {
+            attempts: self.attempts_per_target,
+            budget: self.budget,
+            backoff: Backoff { base: Duration::from_millis(250), max: Duration::from_secs(8) },
+            respect_retry_after: true,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clocks {
+    #[serde(deserialize_with = "maybe")]
+    pub headers: Option<Duration>,
+    #[serde(deserialize_with = "maybe")]
+    pub first_token: Option<Duration>,
+    #[serde(deserialize_with = "maybe")]
+    pub idle: Option<Duration>,
+    #[serde(deserialize_with = "maybe")]
+    pub total: Option<Duration>,
+}
+
+/// One send, as the endpoint plays it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Line {
+    /// Until it fails, or until the response head.
+    #[serde(deserialize_with = "span")]
+    pub after: Duration,
+    /// Fails with this class.
+    pub fail: Option<String>,
+    /// Asks for a wait.
+    #[serde(deserialize_with = "maybe")]
+    pub retry_after: Option<Duration>,
+    /// The request never reached the model.
+    pub unsent: bool,
+    /// Never says anything.
+    pub hang: bool,
+    /// From the head to the first model event.
+    #[serde(deserialize_with = "span")]
+    pub first: Duration,
+    /// Model events.
+    pub events: u32,
+    /// Between them.
+    #[serde(deserialize_with = "span")]
+    pub gap: Duration,
+    /// Keep-alives only, this many, `gap` apart, after the events.
+    pub pings: u32,
+    /// `done`, `cut` or `stall`.
+    pub then: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallSpec {
+    pub stream: bool,
+    pub times: u32,
+    #[serde(deserialize_with = "span")]
+    pub pause: Duration,
+    #[serde(deserialize_with = "maybe")]
+    pub timeout: Option<Duration>,
+    #[serde(deserialize_with = "maybe")]
+    pub leave: Option<Duration>,
+    pub retries: Option<u32>,
+    pub no_hedge: bool,
+    pub no_fallback: bool,
+    pub client_retry: bool,
+    pub bytes: usize,
+}
+
+impl Default for CallSpec {
+    fn default() -> Self {
+        Self {
+            stream: true,
+            times: 1,
+            pause: Duration::ZERO,
+            timeout: None,
+            leave: None,
+            retries: None,
+            no_hedge: false,
+            no_fallback: false,
+            client_retry: false,
+            bytes: 100,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, or `left` when the client goes first.
+    pub outcome: String,
+    pub class: Option<String>,
+    pub endpoint: Option<String>,
+    pub sends: Option<u32>,
+    pub trail: Option<Vec<String>>,
+    pub events: Option<u32>,
+    #[serde(default, deserialize_with = "range")]
+    pub took: Option<[Duration; 2]>,
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn four() -> u32 {
+    4
+}
+
+fn fifth() -> f64 {
+    0.2
+}
+
+fn one_call() -> Vec<CallSpec> {
+    vec![CallSpec::default()]
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| Duration::from_secs_f64(number * scale))
+}
+
+fn span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(input)?;
+    parse(&text).ok_or_else(|| de::Error::custom(format!("not a duration: {text}")))
+}
+
+fn maybe<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    span(input).map(Some)
+}
+
+fn range<'de, D: Deserializer<'de>>(input: D) -> Result<Option<[Duration; 2]>, D::Error> {
+    let texts = <[String; 2]>::deserialize(input)?;
+    let parsed: Option<Vec<Duration>> = texts.iter().map(|text| parse(text)).collect();
+    match parsed.as_deref() {
+        Some([from, to]) => Ok(Some([*from, *to])),
+        _ => Err(de::Error::custom(format!("not two durations: {texts:?}"))),
+    }
+}
