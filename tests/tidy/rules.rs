@@ -55,10 +55,10 @@ fn is_mock(path: &str) -> bool {
 /// The top-level module a path leads to, through `crate::` or through enough `super::`.
 fn target<'a>(file: &str, path: &'a Path) -> Option<&'a str> {
     let segments: Vec<&str> = path.segments.iter().map(String::as_str).collect();
-    match segments.first()? {
-        &"crate" => segments.get(1).copied(),
-        &"outrigger" if file == "src/main.rs" => segments.get(1).copied(),
-        &"super" => {
+    match *segments.first()? {
+        "crate" => segments.get(1).copied(),
+        "outrigger" if file == "src/main.rs" => segments.get(1).copied(),
+        "super" => {
             let depth = file.trim_start_matches("src/").trim_end_matches("/mod.rs").split('/').count();
             let ups = segments.iter().take_while(|segment| **segment == "super").count();
             if ups < depth { None } else { segments.get(ups).copied() }

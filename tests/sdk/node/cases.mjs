@@ -41,6 +41,9 @@ const brokenStream = (model) => async () => {
 const refused = (model, kind, status) => async () => {
   const error = await raised(kind, () => client().chat.completions.create(ask(model)));
   assert.equal(error.status, status);
+  if (status !== 400) {
+    assert.equal(error.headers.get('x-should-retry'), 'false', 'the SDK would try again on top of us');
+  }
   const sends = await sent();
   assert.ok(sends >= 1 && sends <= SENDS_AT_MOST, `${sends} sends upstream`);
 };
