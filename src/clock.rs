@@ -4,6 +4,8 @@
 //! test clock `now` and `sleep_until` stand still together, so no test ever waits. Invariant: monotonic time never
 //! comes from, and never becomes, wall time.
 
+#![allow(clippy::disallowed_methods, reason = "this is the one place for them")]
+
 use std::time::{Duration, Instant, SystemTime};
 
 /// Monotonic now.
@@ -12,7 +14,6 @@ pub fn now() -> Instant {
 }
 
 /// Wall time, for dates in headers, logs and snapshots only.
-#[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
@@ -23,7 +24,6 @@ pub fn sleep_until(at: Instant) -> tokio::time::Sleep {
 }
 
 /// Sleeps for a while.
-#[allow(clippy::disallowed_methods, reason = "the one place that sleeps")]
 pub fn sleep(how_long: Duration) -> tokio::time::Sleep {
     tokio::time::sleep(how_long)
 }

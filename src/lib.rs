@@ -2,6 +2,8 @@
 //!
 //! Read `stack.rs` first: it is the table of contents. `docs/ARCHITECTURE.md` says why it is so.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests may look at the clock"))]
+
 pub mod app;
 pub mod call;
 pub mod clock;

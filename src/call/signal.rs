@@ -127,15 +127,28 @@ pub struct CallEnd {
 #[derive(Clone, Debug)]
 pub enum Signal {
     /// A call was accepted on a route.
-    CallStarted { route: Option<usize> },
+    CallStarted {
+        /// The route, as numbered in the settings; `None` when no route matched.
+        route: Option<usize>,
+    },
     /// A call ended; exactly one for each that was accepted.
     CallEnded(Box<CallEnd>),
     /// A send ended; exactly one for each that was started.
     AttemptEnded(AttemptEnd),
     /// The gap between two model events of one stream.
-    Gap { route: usize, gap: Duration },
+    Gap {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// The time between the two.
+        gap: Duration,
+    },
     /// What is left of a target's retry budget, 0 to 1.
-    Budget { route: usize, left: f64 },
+    Budget {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// The share that is left.
+        left: f64,
+    },
 }
 
 /// Whoever listens to signals.

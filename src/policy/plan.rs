@@ -25,9 +25,19 @@ const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Start a send.
-    Start { target: usize, kind: AttemptKind },
+    Start {
+        /// Which target of the route, counted from 0.
+        target: usize,
+        /// Why it is made.
+        kind: AttemptKind,
+    },
     /// Give up a running send: it failed with this class.
-    Drop { attempt: usize, class: Class },
+    Drop {
+        /// The number of the send within its call.
+        attempt: usize,
+        /// What it failed with.
+        class: Class,
+    },
     /// Nothing to do before this moment, unless something happens.
     Wait(Instant),
     /// No send can help any more.

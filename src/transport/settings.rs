@@ -15,7 +15,12 @@ pub enum Credential {
     /// Given in the config.
     Key(SecretString),
     /// Read from a file at start, trailing newline removed.
-    File { path: PathBuf, key: SecretString },
+    File {
+        /// Where it stands.
+        path: PathBuf,
+        /// What it held when it was read last.
+        key: SecretString,
+    },
 }
 
 /// One upstream base URL with one credential.
