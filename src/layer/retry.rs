@@ -91,7 +91,7 @@ impl Service<CallRequest> for Retry {
 
 /// What happened while the loop waited.
 enum Event {
-    Finished(Finished),
+    Finished(Box<Finished>),
     Reported(usize, Milestone),
     Woke,
 }
@@ -144,7 +144,7 @@ impl Retry {
                         while let Ok((attempt, milestone)) = reported.try_recv() {
                             run.reported(attempt, milestone);
                         }
-                        let Finished { attempt, kind, target, started, fate, result } = finished;
+                        let Finished { attempt, kind, target, started, fate, result } = *finished;
                         match result {
                             Ok(reply) => {
                                 return Ok(run.answered(attempt, Outcome::at(target, kind), started, fate, reply));
@@ -205,7 +205,7 @@ impl Run<'_> {
                 return Poll::Ready(Event::Reported(attempt, milestone));
             }
             if let Poll::Ready(finished) = self.race.poll_next(cx) {
-                return Poll::Ready(Event::Finished(finished));
+                return Poll::Ready(Event::Finished(Box::new(finished)));
             }
             if let Poll::Ready(Some((attempt, milestone))) = reported.poll_recv(cx) {
                 return Poll::Ready(Event::Reported(attempt, milestone));

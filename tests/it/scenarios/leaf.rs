@@ -61,7 +61,7 @@ impl Service<Attempt> for Scripted {
 }
 
 async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
-    clock::sleep(line.after).await;
+    clock::sleep(line.after).await; // paces the load, not a wait
     if line.hang {
         std::future::pending::<()>().await;
     }
@@ -73,7 +73,7 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
         return Err(failure);
     }
     (attempt.report)(Milestone::Head);
-    clock::sleep(line.first).await;
+    clock::sleep(line.first).await; // paces the load, not a wait
     let payload = match attempt.call.stream {
         true => Payload::Events(events(line)),
         false => Payload::Whole(Bytes::from_static(b"{}")),
@@ -97,7 +97,7 @@ fn events(line: Line) -> PieceStream {
         async move {
             let at = at?;
             if at > 0 && at < model + line.pings {
-                clock::sleep(line.gap).await;
+                clock::sleep(line.gap).await; // paces the load, not a wait
             }
             match at {
                 at if at < model => Some((piece(1), Some(at + 1))),
@@ -105,7 +105,7 @@ fn events(line: Line) -> PieceStream {
                 _ => match line.then.as_deref() {
                     Some("cut") => Some((Err(Failure::new(Class::StreamTruncated, "as scripted")), None)),
                     Some("stall") => {
-                        clock::sleep(Duration::from_secs(86_400)).await;
+                        clock::sleep(Duration::from_secs(86_400)).await; // paces the load, not a wait
                         None
                     }
                     _ => None,

@@ -147,7 +147,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let stacks = stack::build_over(&settings, scripted.clone(), &sink);
     let mut problems = Vec::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        clock::sleep(spec.pause).await;
+        clock::sleep(spec.pause).await; // paces the load, not a wait
         for _ in 0..spec.times {
             let started = clock::now();
             let future = one(stacks.calls[0].clone(), call(spec), started);
