@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod dialect;
 pub mod layer;
+pub mod mock;
 pub mod policy;
 pub mod server;
 pub mod stack;

@@ -1,0 +1,137 @@
+//! A stand-in model server that is deterministic, and misbehaves on a script.
+//!
+//! Owns `outrigger mock`, and serves the tests and the demo in-process. It speaks HTTP/1.1 over raw sockets so that
+//! it can break framing at will, and imports nothing of the proxy it tests. Invariant: equal seeds, scenarios and
+//! requests in equal order give equal bytes.
+
+mod answer;
+mod ask;
+mod base64;
+mod chat;
+pub mod cli;
+mod control;
+mod dice;
+mod errors;
+mod event;
+pub mod fault;
+mod http;
+mod listing;
+mod messages;
+mod play;
+mod reply;
+mod responses;
+pub mod scenario;
+mod schema;
+mod script;
+mod serve;
+mod spoil;
+mod state;
+mod stream;
+pub mod units;
+pub mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+pub use cli::serve_cli;
+pub use fault::{Fault, VOCABULARY};
+pub use scenario::{Answer, Rule, Scenario};
+pub use state::{Seen, Stats};
+pub use words::WORDS;
+
+use state::{Power, State};
+
+/// The stand-in, before it runs.
+pub struct Mock;
+
+impl Mock {
+    /// Listens on `listen` (port 0 picks a free one) and answers by `scenario` until stopped or dropped.
+    pub async fn start(listen: SocketAddr, scenario: Scenario) -> io::Result<Running> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let state = Arc::new(State::new(scenario));
+        let task = tokio::spawn(serve::accept(state.clone(), listener, address));
+        Ok(Running { state, address, task: Some(task) })
+    }
+}
+
+/// A stand-in that runs.
+pub struct Running {
+    state: Arc<State>,
+    address: SocketAddr,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base URL an OpenAI client takes, ending in `/v1`.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// A copy of its counters.
+    pub fn stats(&self) -> Stats {
+        self.state.stats()
+    }
+
+    /// Waits until the counters satisfy `wanted`, and returns them. Never polls by time.
+    pub async fn until(&self, wanted: impl Fn(&Stats) -> bool) -> Stats {
+        let mut changed = self.state.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if self.state.satisfies(&wanted) || changed.changed().await.is_err() {
+                return self.stats();
+            }
+        }
+    }
+
+    /// Replaces the scenario; its clock and its rules' counts begin anew, the call numbers go on.
+    pub fn set_scenario(&self, scenario: Scenario) {
+        self.state.set_scenario(scenario);
+    }
+
+    /// Zeroes the counters and call numbers.
+    pub fn reset(&self) {
+        self.state.reset();
+    }
+
+    /// Dies as a killed process does: the listener closes, every connection is reset. Returns when that is done.
+    pub async fn down(&self) {
+        let mut kills = self.state.kills.subscribe();
+        kills.borrow_and_update();
+        self.state.power.send_replace(Power::Down(None));
+        let _ = kills.changed().await;
+    }
+
+    /// Listens again after [`Running::down`], on the same address. Returns when it does.
+    pub async fn up(&self) {
+        let mut listening = self.state.listening.subscribe();
+        self.state.power.send_replace(Power::Up);
+        let _ = listening.wait_for(|open| *open).await;
+    }
+
+    /// Ends it: the listener closes, every connection is reset.
+    pub async fn stop(mut self) {
+        self.state.power.send_replace(Power::Stopped);
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.state.power.send_replace(Power::Stopped);
+    }
+}
