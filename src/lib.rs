@@ -3,6 +3,7 @@
 //! Read `stack.rs` first: it is the table of contents. `docs/ARCHITECTURE.md` says why it is so.
 
 pub mod call;
+pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod policy;

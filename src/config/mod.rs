@@ -23,6 +23,8 @@ mod server;
 pub mod settings;
 pub mod show;
 pub mod starter;
+#[cfg(test)]
+mod tests;
 mod tree;
 pub mod units;
 mod url;
