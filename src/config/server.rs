@@ -74,7 +74,7 @@ fn hash(node: &Node, file: &str, reading: &mut Reading<'_>) -> Option<[u8; 32]> 
         reading.problems.push(
             Problem::new(Code::BadFile, node.span, format!("`{file}` does not hold a SHA-256 in hex"))
                 .label("wants 64 hex digits")
-                .help(format!("printf %s \"$KEY\" | sha256sum | cut -d' ' -f1 > {file}")),
+                .help("make one: printf %s \"$KEY\" | sha256sum | cut -d' ' -f1 > FILE"),
         );
     }
     bytes
