@@ -76,10 +76,11 @@ fn headline(loaded: &Loaded, denied: bool) -> String {
 
 fn lines(found: &[Found]) -> String {
     let width = found.iter().map(|found| found.name.chars().count()).max().unwrap_or(0);
+    let across = found.iter().map(|found| found.url.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for found in found {
         let Found { name, url, detail, .. } = found;
-        out.push_str(&format!("{} {name:<width$}  {url}  {detail}\n", output::mark(found.good)));
+        out.push_str(&format!("{} {name:<width$}  {url:<across$}  {detail}\n", output::mark(found.good)));
         if let Some(fix) = &found.fix {
             out.push_str(&format!("  {:<width$}  {fix}\n", ""));
         }

@@ -34,7 +34,7 @@ pub fn run(command: &ConfigCommand) -> anyhow::Result<u8> {
         ConfigCommand::Init { file } => return init(file),
         ConfigCommand::Show(source) => match source.load() {
             Ok(loaded) => {
-                output::warnings(&loaded);
+                output::mention_warnings(&loaded);
                 output::data(&show::yaml(&loaded.settings));
             }
             Err(report) => return Ok(output::refuse(&report)),

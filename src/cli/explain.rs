@@ -30,7 +30,7 @@ pub fn run(args: &ExplainArgs) -> u8 {
         Ok(loaded) => loaded,
         Err(report) => return output::refuse(&report),
     };
-    output::warnings(&loaded);
+    output::mention_warnings(&loaded);
     let routes = &loaded.settings.routes;
     let Some(model) = &args.model else {
         let texts: Vec<String> = (0..routes.len()).map(|index| route(&loaded, index, None)).collect();

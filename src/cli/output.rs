@@ -28,6 +28,13 @@ pub fn warnings(loaded: &Loaded) {
     }
 }
 
+/// Says only that there are warnings, where they are not what was asked for.
+pub fn mention_warnings(loaded: &Loaded) {
+    if !loaded.warnings.problems.is_empty() {
+        talk(&format!("{}: `outrigger check` tells them\n\n", count(&loaded.warnings)));
+    }
+}
+
 /// Everything that is wrong with a config that did not load, and the exit code for it.
 pub fn refuse(report: &Report) -> u8 {
     talk(&format!("{}\n{}\n", report.render(true), count(report)));

@@ -143,11 +143,13 @@ fn absent(error: &reqwest::Error) -> Verdict {
         ("its name does not resolve".to_owned(), "correct the host in `url`, or the name service of this machine")
     } else if text.contains("refused") {
         ("connection refused".to_owned(), "nothing listens there: start the server, or correct host and port in `url`")
+    } else if text.contains("invalidcontenttype") || text.contains("corrupt message") {
+        ("does not speak TLS".to_owned(), "write `http://` in `url`, or correct its port")
     } else if text.contains("certificate") || text.contains("tls") || text.contains("handshake") {
         ("TLS failed".to_owned(), "is it really https, and does this machine trust the certificate?")
     } else {
         let last = chain.rsplit(": ").next().unwrap_or("no answer").to_owned();
-        (last, "the server broke off: is it http where `url` says https, or the other way round?")
+        (last, "something answers there, but not HTTP: is it `https://`, or another port?")
     };
     (false, detail, Some(fix.to_owned()))
 }

@@ -8,9 +8,12 @@ use std::net::SocketAddr;
 use super::keys::{self, Found, Row, Type};
 use super::nearest::nearest;
 use super::report::{Code, Problem};
-use super::tree::{Key, Kind, Node, Scalar};
+use super::tree::{Key, Kind, Node, Scalar, Span};
 use super::units::{self, UnitError};
 use super::url;
+
+/// The first character of the file.
+const TOP: Span = Span { line: 1, column: 1, start: 0, end: 0 };
 
 /// Reports everything that is wrong with single keys and values.
 pub fn walk(root: &Node, problems: &mut Vec<Problem>) {
@@ -18,8 +21,8 @@ pub fn walk(root: &Node, problems: &mut Vec<Problem>) {
         Kind::Map(_) => map(root, "", problems),
         Kind::Broken => {}
         _ => problems.push(
-            Problem::new(Code::WrongType, root.span, "the file must hold a map of keys")
-                .label("not a map")
+            Problem::new(Code::WrongType, TOP, "the file must hold a map of keys")
+                .label("no key here")
                 .help("`outrigger config init` writes a file to start from"),
         ),
     }
@@ -29,7 +32,10 @@ fn map(node: &Node, path: &str, problems: &mut Vec<Problem>) {
     for (key, value) in node.entries() {
         let full = keys::join(path, &key.name);
         match keys::find(&full) {
-            None => problems.push(unknown(key, path)),
+            None => problems.push(match value.text().filter(|text| !harmless(text)) {
+                Some(_) => unknown(key, path).hide(value.span),
+                None => unknown(key, path),
+            }),
             Some(Found::Value(row)) if !row.built => problems.push(not_available(key, &full)),
             Some(Found::Value(row)) => scalar(value, key, row, problems),
             Some(Found::Map) => match value.kind {
@@ -79,9 +85,26 @@ fn kind(value: &Node, key: &Key, wanted: &str, help: &str) -> Problem {
         .help(help)
 }
 
+/// Whether a value is plainly no secret, so that it may be shown beside a key that is not known.
+fn harmless(text: &str) -> bool {
+    units::duration(text).is_ok()
+        || units::size(text).is_ok()
+        || units::ratio(text).is_ok()
+        || text.parse::<SocketAddr>().is_ok()
+        || text.len() <= 5
+        || matches!(text, "true" | "false")
+        || url::base(text).is_ok()
+}
+
 fn unknown(key: &Key, path: &str) -> Problem {
     let known = keys::children(path, false);
-    let place = if path.is_empty() { "the top level".to_owned() } else { format!("`{}`", path.replace("[]", "")) };
+    let place = match path {
+        "" => "the top level".to_owned(),
+        "endpoints[]" => "an endpoint".to_owned(),
+        "routes[]" => "a route".to_owned(),
+        "server.keys[]" => "a client key".to_owned(),
+        _ => format!("`{}`", path.replace("[]", "")),
+    };
     let problem = Problem::new(Code::UnknownKey, key.span, format!("unknown key `{}`", key.name));
     if let Some(meant) = nearest(&key.name, &known) {
         return problem.label(format!("{place} has no such key; did you mean `{meant}`?"));

@@ -11,14 +11,12 @@ use crate::transport::settings::Credential;
 use super::endpoints::Endpoint;
 use super::report::{Code, Problem};
 use super::routes::Route;
-use super::settings::Settings;
 use super::tree::Span;
 use super::units::show_duration;
 use super::url;
 
 /// Looks at everything that `check` warns of.
-pub fn look(settings: &Settings, endpoints: &[Endpoint], routes: &[Route], problems: &mut Vec<Problem>) {
-    let _ = settings;
+pub fn look(endpoints: &[Endpoint], routes: &[Route], problems: &mut Vec<Problem>) {
     for endpoint in endpoints {
         plain_key(endpoint, problems);
         for (clock, span) in &endpoint.idle_clocks {
@@ -156,8 +154,7 @@ fn unused(endpoints: &[Endpoint], routes: &[Route], problems: &mut Vec<Problem>)
     }
     let used: HashSet<usize> =
         routes.iter().flat_map(|route| &route.settings.targets).flat_map(|target| target.endpoints.clone()).collect();
-    for (number, endpoint) in endpoints.iter().enumerate().filter(|(number, _)| !used.contains(number)) {
-        let _ = number;
+    for (_, endpoint) in endpoints.iter().enumerate().filter(|(number, _)| !used.contains(number)) {
         problems.push(
             Problem::new(
                 Code::Unused,

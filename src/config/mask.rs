@@ -10,6 +10,8 @@ pub struct Line {
     pub shown: String,
     /// From this column on (from 1) the text is not the file's.
     hidden_from: Option<usize>,
+    /// Column and length, in the file, of what was hidden within the line.
+    cuts: Vec<(usize, usize)>,
 }
 
 const HIDDEN: &str = "***";
@@ -18,13 +20,37 @@ const SOUNDS_SECRET: &[&str] = &["key", "token", "secret", "passw", "credential"
 const HARMLESS: &[&str] = &["keys", "key_file", "hash_file", "first_token", "max_tokens", "tokens_per_minute"];
 
 impl Line {
+    fn plain(text: &str) -> Self {
+        Self { shown: text.to_owned(), hidden_from: None, cuts: Vec::new() }
+    }
+
+    /// Hides `length` characters from `column` (from 1) on as well. Cuts come in order and do not overlap.
+    pub fn cut(&mut self, column: usize, length: usize) {
+        if self.hidden_from.is_some_and(|from| column + length > from) {
+            return;
+        }
+        let at = self.shifted(column) - 1;
+        let head: String = self.shown.chars().take(at).collect();
+        let tail: String = self.shown.chars().skip(at + length).collect();
+        self.shown = format!("{head}{HIDDEN}{tail}");
+        self.cuts.push((column, length));
+    }
+
     /// Where a caret of `length` characters at `column` goes once the line is masked.
     pub fn place(&self, column: usize, length: usize) -> (usize, usize) {
-        match self.hidden_from {
-            Some(from) if column >= from => (from, HIDDEN.len()),
-            Some(from) => (column, length.min(from + HIDDEN.len() - column)),
-            None => (column, length),
+        if let Some((at, _)) = self.cuts.iter().find(|(at, cut)| (*at..at + cut).contains(&column)) {
+            return (self.shifted(*at), HIDDEN.len());
         }
+        match self.hidden_from {
+            Some(from) if column >= from => (self.shifted(from), HIDDEN.len()),
+            Some(from) => (self.shifted(column), length.min(from + HIDDEN.len() - column)),
+            None => (self.shifted(column), length),
+        }
+    }
+
+    fn shifted(&self, column: usize) -> usize {
+        let before = self.cuts.iter().filter(|(at, cut)| at + cut <= column);
+        before.fold(column, |column, (_, cut)| (column + HIDDEN.len()).saturating_sub(*cut))
     }
 }
 
@@ -37,16 +63,16 @@ pub fn lines(source: &str) -> Vec<Line> {
             let indent = line.chars().take_while(|c| *c == ' ').count();
             if secret_indent.is_some_and(|outer| line.trim().is_empty() || indent > outer) {
                 // The value of the secret above goes on.
-                return Line { shown: format!("{}{HIDDEN}", " ".repeat(indent)), hidden_from: Some(indent + 1) };
+                return hide_from(line, indent);
             }
             secret_indent = None;
             if let Some((name_at, value_at)) = secret_value(line) {
                 secret_indent = Some(line[..name_at].chars().count());
-                return hide_from(line, value_at);
+                return if value_at == line.len() { Line::plain(line) } else { hide_from(line, value_at) };
             }
             match opaque(line) {
                 Some(at) => hide_from(line, at),
-                None => Line { shown: line.to_owned(), hidden_from: None },
+                None => Line::plain(line),
             }
         })
         .collect()
@@ -65,7 +91,7 @@ pub fn text(message: &str) -> String {
 
 fn hide_from(line: &str, byte: usize) -> Line {
     let kept = &line[..byte];
-    Line { shown: format!("{kept}{HIDDEN}"), hidden_from: Some(kept.chars().count() + 1) }
+    Line { shown: format!("{kept}{HIDDEN}"), hidden_from: Some(kept.chars().count() + 1), cuts: Vec::new() }
 }
 
 /// Where the name and the value of a credential stand in the line, in bytes.
@@ -76,20 +102,21 @@ fn secret_value(line: &str) -> Option<(usize, usize)> {
         let start = start + head[start..].len() - head[start..].trim_start_matches('-').len();
         let name = head[start..].to_lowercase();
         let value = line[colon + 1..].trim_start();
-        let spaced = value.len() < line.len() - colon - 1 || value.is_empty();
-        let open = value.is_empty() || value.starts_with('{') || value.starts_with('[') || value.starts_with('#');
-        let reference = value.starts_with("${") && value.trim_end().ends_with('}') && !value.contains(":-");
-        if spaced
-            && !HARMLESS.contains(&name.as_str())
-            && SOUNDS_SECRET.iter().any(|word| name.contains(word))
-            && !(open && name != "key")
-            && !reference
-            && !value.is_empty()
-        {
+        let separates = value.len() < line.len() - colon - 1 || line[..colon].trim_end().ends_with(['"', '\'']);
+        let secret = !HARMLESS.contains(&name.as_str()) && SOUNDS_SECRET.iter().any(|word| name.contains(word));
+        if secret && (separates || value.is_empty()) && !is_reference(value) && !value.starts_with('#') {
             return Some((start, line.len() - value.len()));
         }
     }
     None
+}
+
+/// Whether a value is one `${VAR}` and nothing else, so that it tells only a name.
+fn is_reference(value: &str) -> bool {
+    let Some((inner, rest)) = value.strip_prefix("${").and_then(|value| value.split_once('}')) else { return false };
+    let name = inner.split_once(":?").map_or(inner, |(name, _)| name);
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && (rest.is_empty() || rest.starts_with([' ', ',', '}']))
 }
 
 /// Where a word stands that looks like a credential, in bytes.
@@ -136,12 +163,24 @@ mod tests {
             "url: http://host/v1?k=hunter2",
             "nmae: sk-hunter2",
             "- key: hunter2",
+            "{\"key\":\"hunter2\"}",
+            "key: ${A}hunter2${B}",
+            "key: [hunter2]",
         ] {
             assert!(!lines(line)[0].shown.contains("hunter2"), "{line} -> {}", lines(line)[0].shown);
         }
+        assert_eq!(lines("key:\n  hunter2")[1].shown, "  ***");
         let block = lines("  key: |\n    hunter2\n\n    hunter2\n  url: x\n");
         assert!(block.iter().all(|line| !line.shown.contains("hunter2")));
         assert_eq!(block[4].shown, "  url: x");
+    }
+
+    #[test]
+    fn carets_follow_what_is_cut() {
+        let mut line = Line::plain("{ kye: hunter2, dialect: x }");
+        line.cut(8, 7);
+        assert_eq!(line.shown, "{ kye: ***, dialect: x }");
+        assert_eq!((line.place(3, 3), line.place(8, 7), line.place(26, 1)), ((3, 3), (8, 3), (22, 1)));
     }
 
     #[test]

@@ -114,18 +114,27 @@ pub struct Problem {
     pub label: String,
     /// The way out.
     pub help: Option<String>,
+    /// A value on the same line that must not be shown, for it may be a secret under a misspelt key.
+    pub hide: Option<Span>,
 }
 
 impl Problem {
     /// A problem at `span`.
     pub fn new(code: Code, span: Span, message: impl Into<String>) -> Self {
-        Self { code, span, message: message.into(), label: String::new(), help: None }
+        Self { code, span, message: message.into(), label: String::new(), help: None, hide: None }
     }
 
     /// The text beside the caret.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
+        self
+    }
+
+    /// A value that must not be shown.
+    #[must_use]
+    pub fn hide(mut self, value: Span) -> Self {
+        self.hide = Some(value);
         self
     }
 
@@ -151,7 +160,10 @@ pub struct Report {
 impl Report {
     /// A report over `source`, its problems put into file order.
     pub fn new(file: impl Into<String>, source: impl Into<String>, mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| (problem.span.line, problem.span.column, problem.code));
+        problems.sort_by(|a, b| {
+            let key = |p: &Problem| (p.span.line, p.span.column, p.code);
+            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+        });
         problems.dedup();
         Self { file: file.into(), source: source.into(), problems }
     }
@@ -168,7 +180,12 @@ impl Report {
 
     /// As text for people, with ANSI colours if `colour`.
     pub fn render(&self, colour: bool) -> String {
-        let lines = mask::lines(&self.source);
+        let mut lines = mask::lines(&self.source);
+        for hide in self.problems.iter().filter_map(|problem| problem.hide) {
+            if let Some(line) = hide.line.checked_sub(1).and_then(|index| lines.get_mut(index)) {
+                line.cut(hide.column, self.caret_length(hide));
+            }
+        }
         let mut out = String::new();
         for (index, problem) in self.problems.iter().enumerate() {
             if index > 0 {

@@ -12,7 +12,7 @@ use super::origin::{Origin, Origins};
 use super::policy::{Policy, at};
 use super::report::{Code, Problem};
 use super::settings::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use super::tree::{Node, Span};
+use super::tree::{Kind, Node, Span};
 use super::{endpoints, lints, routes, server, units};
 
 /// What the command line says beside the file.
@@ -90,7 +90,10 @@ pub fn resolve(root: &Node, dir: &Path, overrides: &Overrides, problems: &mut Ve
     };
     let endpoints = endpoints::read(root, &defaults, &mut reading);
     let routes = routes::read(root, &defaults, &endpoints, &mut reading);
-    lints::look(&settings, &endpoints, &routes, reading.problems);
+    // Advice on a file that cannot run would only stand in the way of the errors.
+    if reading.problems.is_empty() {
+        lints::look(&endpoints, &routes, reading.problems);
+    }
     for endpoint in endpoints {
         settings.endpoints.push(endpoint.settings);
         reading.origins.endpoints.push(endpoint.part);
@@ -116,7 +119,7 @@ pub fn flags(settings: &mut Settings, overrides: &Overrides, origins: &mut Origi
 }
 
 fn version(root: &Node, reading: &mut Reading<'_>) {
-    if root.get("version").is_none() {
+    if matches!(root.kind, Kind::Map(_)) && root.get("version").is_none() {
         let span = Span { line: 1, column: 1, ..Span::default() };
         reading.problems.push(
             Problem::new(Code::Missing, span, "`version` is missing")

@@ -9,7 +9,7 @@ use super::policy::at;
 use super::report::{Code, Problem};
 use super::resolve::Reading;
 use super::settings::{ClientKey, Settings};
-use super::tree::Node;
+use super::tree::{Kind, Node};
 
 /// Reads `server.keys`.
 pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<ClientKey> {
@@ -28,6 +28,11 @@ pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<Clie
         }
         let sha256 = match (item.get("hash_file"), file) {
             (Some(node), Some(file)) => hash(node, &file, reading),
+            (Some(node), None) if matches!(node.kind, Kind::Scalar(_)) => {
+                let problem = Problem::new(Code::Missing, node.span, "`hash_file` is empty");
+                reading.problems.push(problem.label("a client key without a hash would let nobody in"));
+                None
+            }
             _ => None,
         };
         keys.push(ClientKey { name: name.unwrap_or_default(), sha256: sha256.unwrap_or_default() });
@@ -74,7 +79,7 @@ fn hash(node: &Node, file: &str, reading: &mut Reading<'_>) -> Option<[u8; 32]> 
         reading.problems.push(
             Problem::new(Code::BadFile, node.span, format!("`{file}` does not hold a SHA-256 in hex"))
                 .label("wants 64 hex digits")
-                .help(format!("printf %s \"$KEY\" | sha256sum | cut -d' ' -f1 > {file}")),
+                .help("make one: printf %s \"$KEY\" | sha256sum | cut -d' ' -f1 > FILE"),
         );
     }
     bytes

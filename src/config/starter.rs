@@ -60,8 +60,13 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
             .any(|key| key.row.at == [Place::Top] && (key.path == full || key.path.starts_with(&format!("{full}."))));
         if !own {
             let why = format!("the same keys as under `defaults`, for {} alone", thing(path));
-            let text = if child == "max_sends" { format!("{child}: 4") } else { format!("{child}: {{ ... }}") };
-            push(out, indent + 2, true, &text, &why);
+            let text = match (child, path.starts_with("routes")) {
+                ("timeouts", true) => "timeouts: { total: 60s }",
+                ("timeouts", false) => "timeouts: { connect: 1s }",
+                ("retry", _) => "retry: { attempts: 1 }",
+                _ => "max_sends: 2",
+            };
+            push(out, indent + 2, true, text, &why);
             continue;
         }
         let start = out.len();

@@ -184,3 +184,42 @@ fn keys_of_other_versions_are_refused_by_name() {
         );
     }
 }
+
+#[test]
+fn variables_are_text_whatever_they_hold() {
+    for value in ["007", "1e5", "true", "0x1F", "a b#c: d", "plain"] {
+        let variables = [("K".to_owned(), value.to_owned())].into_iter().collect();
+        let source =
+            "version: 1\nendpoints:\n  - name: a\n    url: http://127.0.0.1:1\n    model: ${K}\n    key: ${NONE:-}\n";
+        let loaded = from_text(Path::new("x.yaml"), source, &variables, &Overrides::default());
+        let loaded = loaded.unwrap_or_else(|report| panic!("{value}: {}", report.render(false)));
+        assert_eq!(loaded.settings.endpoints[0].model.as_deref(), Some(value));
+        assert!(matches!(loaded.settings.endpoints[0].credential, Credential::None));
+    }
+}
+
+#[test]
+fn a_literal_may_hold_the_mark_of_a_variable() {
+    let source = "version: 1\nendpoints:\n  - name: a\n    url: http://127.0.0.1:1\n    model: $${K}\n";
+    let loaded = text(source).unwrap_or_else(|report| panic!("{}", report.render(false)));
+    assert_eq!(loaded.settings.endpoints[0].model.as_deref(), Some("${K}"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_breaks_the_reader_or_the_report(lines in proptest::collection::vec("[ a-c:{}\\[\\]\"'|>$&*#é-]{0,12}|  - name: a|endpoints:|version: 1|\tkey: x", 0..8)) {
+        let source = lines.join("\n");
+        if let Err(report) = text(&source) {
+            proptest::prop_assert!(report.errors() > 0);
+            let _ = (report.render(true), report.to_json());
+        }
+    }
+}
+
+#[test]
+fn a_secret_under_a_misspelt_key_is_not_shown() {
+    let source = "version: 1\nendpoints:\n  - { name: a, kye: hunter2, dialect: olama, url: \"http://127.0.0.1:1\" }\n";
+    let told = text(source).unwrap_err().render(false);
+    assert!(!told.contains("hunter2") && told.contains("did you mean `key`"), "{told}");
+    assert!(told.contains("olama"), "{told}");
+}

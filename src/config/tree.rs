@@ -1,8 +1,8 @@
 //! A YAML text as a tree that remembers where every value stood.
 //!
 //! Owns parsing, `${VAR}` interpolation and what is wrong with the text as text: syntax, duplicate keys, variables
-//! that are not set, references left in quotes. Knows no key by name: that is `keys.rs`. Invariant: a value that came
-//! out of the environment is marked, and a problem shows the text of the file, never the value behind it.
+//! that are not set, references left in quotes. Knows no key by name: that is `keys.rs`. Invariant: beside every
+//! value stands the text of the file, and a problem shows that, never what the environment put in its place.
 
 use std::collections::HashMap;
 
@@ -55,10 +55,6 @@ pub struct Scalar {
     pub text: String,
     /// As written in the file; what messages may show.
     pub written: String,
-    /// Whether the environment had a part in it.
-    pub interpolated: bool,
-    /// Whether it stood in quotes or in a block.
-    pub quoted: bool,
 }
 
 /// A key of a map.
@@ -109,7 +105,7 @@ pub fn parse(source: &str, variables: &HashMap<String, String>, problems: &mut V
     let mut variables = variables.clone();
     loop {
         match read(source, &variables) {
-            Ok(raw) => return Some(Builder { source, problems }.node(raw)),
+            Ok(raw) => return Some(Builder { source, variables: &variables, problems }.node(raw)),
             Err(error) => {
                 let (problem, unset) = explain(error.without_snippet(), source);
                 problems.push(problem);
@@ -158,7 +154,8 @@ fn explain(error: &Error, source: &str) -> (Problem, Option<String>) {
         }
         other => {
             let message = other.to_string();
-            let first = message.lines().next().unwrap_or("not YAML").trim_end_matches(['.', ':']).to_owned();
+            let first = message.lines().next().unwrap_or("not YAML");
+            let first = first.split(" at line ").next().unwrap_or(first).trim_end_matches(['.', ':']);
             let mut problem =
                 Problem::new(Code::Syntax, span, format!("this is not valid YAML: {first}")).label("here");
             if line(source, span.line).contains("${") {
@@ -258,6 +255,7 @@ impl<'de> Visitor<'de> for RawVisitor {
 
 struct Builder<'a> {
     source: &'a str,
+    variables: &'a HashMap<String, String>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -265,6 +263,7 @@ impl Builder<'_> {
     fn node(&mut self, raw: Spanned<Raw>) -> Node {
         let span = span(raw.referenced, self.source);
         let kind = match raw.value {
+            Raw::Null if self.written(span).contains("${") => self.scalar(String::new(), span),
             Raw::Null => Kind::Null,
             Raw::Text(text) => self.scalar(text, span),
             Raw::Seq(items) => Kind::Seq(items.into_iter().map(|item| self.node(item)).collect()),
@@ -273,10 +272,21 @@ impl Builder<'_> {
         Node { kind, span }
     }
 
+    fn written(&self, span: Span) -> &str {
+        self.source.get(span.start..span.end).unwrap_or("").trim()
+    }
+
+    fn expanded(&self, written: &str) -> Option<String> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        serde_saphyr::from_str_with_options(written, options.with_properties(self.variables.clone())).ok()
+    }
+
     fn scalar(&mut self, text: String, span: Span) -> Kind {
-        let written = self.source.get(span.start..span.end).unwrap_or("").trim().to_owned();
+        let written = self.written(span).to_owned();
         let quoted = written.starts_with(['"', '\'', '|', '>']);
         let interpolated = !quoted && written.contains("${");
+        // A variable that holds `007` or `1e5` is text, not a number to be tidied.
+        let text = if interpolated { self.expanded(&written).unwrap_or(text) } else { text };
         if text.contains(UNSET) {
             return Kind::Broken;
         }
@@ -300,7 +310,7 @@ impl Builder<'_> {
         } else {
             written.clone()
         };
-        Kind::Scalar(Scalar { text, written, interpolated, quoted })
+        Kind::Scalar(Scalar { text, written })
     }
 
     fn map(&mut self, entries: Vec<(Spanned<String>, Spanned<Raw>)>) -> Kind {

@@ -39,11 +39,9 @@ pub fn base(text: &str) -> Result<String, BadUrl> {
     if authority.as_str().contains('@') {
         return bad("has a user name in it", "put the credential into `key` or `key_file`");
     }
-    if authority.host().is_empty() || authority.port().is_some() != authority.port_u16().is_some() {
+    let after_host = authority.as_str().strip_prefix(authority.host()).unwrap_or("");
+    if authority.host().is_empty() || (!after_host.is_empty() && authority.port_u16().is_none()) {
         return bad("has no host or no valid port", "write something like `http://127.0.0.1:11434/v1`");
-    }
-    if authority.port_u16().is_none() && authority.as_str().ends_with(':') {
-        return bad("has no port after `:`", "write something like `http://127.0.0.1:11434/v1`");
     }
     let path = uri.path().trim_end_matches('/');
     for tail in ["/chat/completions", "/completions", "/embeddings", "/models", "/messages", "/responses"] {
