@@ -123,7 +123,7 @@ async fn play(north: &mock::Running, act: usize) -> anyhow::Result<()> {
     if act.down {
         north.down().await;
     } else {
-        north.up();
+        north.up().await;
     }
     Ok(())
 }
