@@ -10,13 +10,29 @@ use super::rows::{Ask, Gets, Kind, Row, Second};
 use crate::support::{self, Answer, base, gateway, http, said, settings};
 
 /// Short clocks, so that what hangs is soon known to hang.
-const CLOCKS: Timeouts = Timeouts {
+const SHORT: Timeouts = Timeouts {
     connect: Duration::from_secs(1),
     headers: Duration::from_millis(400),
     first_token: Duration::from_millis(300),
     idle: Duration::from_millis(400),
     total: Duration::from_secs(2),
 };
+/// Clocks for rows that are not about time, so that a busy machine does not bring time into them.
+const LONG: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    headers: Duration::from_secs(20),
+    first_token: Duration::from_secs(20),
+    idle: Duration::from_secs(20),
+    total: Duration::from_secs(30),
+};
+
+fn clocks(row: &Row) -> Timeouts {
+    match row.gets {
+        Gets::Error(_, "deadline_exceeded") => SHORT,
+        Gets::InStream("stream_stalled") => Timeouts { idle: SHORT.idle, ..LONG },
+        _ => LONG,
+    }
+}
 
 const PACE: &str = "answer: { tokens: 8, first_token: 5ms, per_token: 1ms }";
 
@@ -34,17 +50,21 @@ impl Bench {
         let mut bad = Vec::new();
         let mut urls = vec![good.base_url()];
         let mut routes = Vec::new();
+        let mut timeouts = vec![LONG];
         for (number, row) in rows.iter().enumerate() {
             let scenario = format!("{PACE}\nrules: [{{ do: {{ {} }} }}]", row.fault);
             let of_row = [support::mock(&scenario).await, support::mock(&scenario).await, support::mock(&scenario).await];
             urls.extend([of_row[0].base_url(), of_row[1].base_url()]);
-            routes.push(route(format!("alone-{number}"), vec![1 + 2 * number]));
-            routes.push(route(format!("pair-{number}"), vec![2 + 2 * number, 0]));
+            routes.push(route(format!("alone-{number}"), vec![1 + 2 * number], clocks(row)));
+            routes.push(route(format!("pair-{number}"), vec![2 + 2 * number, 0], clocks(row)));
+            timeouts.extend([clocks(row); 2]);
             bad.push(of_row);
         }
         let mut settings = settings(&urls);
         settings.routes = routes;
-        settings.endpoints.iter_mut().for_each(|endpoint| endpoint.timeouts = CLOCKS);
+        for (endpoint, timeouts) in settings.endpoints.iter_mut().zip(timeouts) {
+            endpoint.timeouts = timeouts;
+        }
         Self { gateway: gateway(settings).await, good, bad, http: http() }
     }
 
@@ -160,13 +180,13 @@ fn clip(answer: &Answer) -> String {
     format!("{head:?} .. {tail:?} {:?}", answer.header("x-outrigger-trail"))
 }
 
-fn route(name: String, endpoints: Vec<usize>) -> RouteSettings {
+fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettings {
     let backoff = Backoff { base: Duration::from_millis(10), max: Duration::from_millis(50) };
     RouteSettings {
         model: name.clone(),
         name,
         targets: endpoints.into_iter().map(|endpoint| Target { endpoints: vec![endpoint] }).collect(),
-        timeouts: CLOCKS,
+        timeouts,
         retry: RetrySettings { backoff, ..RetrySettings::default() },
         max_sends: 4,
     }
