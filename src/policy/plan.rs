@@ -9,7 +9,8 @@
 //! 1. Nothing starts once the deadline is reached, the cap of sends is used, or the body cannot be sent again.
 //! 2. A failure is repeated at its target while its class allows, the target has sends left and the budget pays.
 //!    Another endpoint of the pool goes first; an endpoint is asked again only after its wait.
-//! 3. When the target is spent, or the wait it asks for is too long, the next target gets its own first send.
+//! 3. When the target is spent, or the wait it asks for is too long, or one send is left in the cap, the next target
+//!    gets its own first send.
 //! 4. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
 
@@ -251,8 +252,10 @@ impl<'a> Plan<'a> {
             return None;
         }
         let elsewhere_in_pool = self.unused_in(target);
-        if failure.unsent && !self.transparent_used && (elsewhere_in_pool || failure.class != Class::ConnectRefused) {
-            // Nothing reached the model: as if it had not been sent, once per call.
+        let stale = failure.class == Class::ResetBeforeResponse;
+        if failure.unsent && !self.transparent_used && (elsewhere_in_pool || stale) {
+            // Nothing reached the model: as if it had not been sent, once per call. Who could not be reached at all
+            // is not asked again at once.
             self.transparent_used = true;
             self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
             return Some(Next { at: now, target, kind: AttemptKind::Retry, paid: false });
@@ -286,6 +289,8 @@ impl<'a> Plan<'a> {
         allowed
             && !spent.closed
             && spent.sends < self.route.retry.attempts
+            // The last send of the call is not spent on who has just failed while somebody else can be asked.
+            && !(fallback && !elsewhere_in_pool && self.sends() + 1 >= self.cap())
             // Who stayed silent is not asked again while somebody else can be.
             && !(silent && !elsewhere_in_pool && fallback)
     }
@@ -356,8 +361,12 @@ impl<'a> Plan<'a> {
     }
 
     fn may_send(&self) -> bool {
-        let cap = self.terms.options.retries.map_or(self.route.max_sends, |n| self.route.max_sends.min(n + 1));
-        self.terms.replayable && !self.forbidden && self.sends() < cap
+        self.terms.replayable && !self.forbidden && self.sends() < self.cap()
+    }
+
+    fn cap(&self) -> u32 {
+        let asked = self.terms.options.retries.map_or(u32::MAX, |retries| retries.saturating_add(1));
+        self.route.max_sends.min(asked)
     }
 
     fn can_ask_another(&self, target: usize) -> bool {

@@ -27,7 +27,7 @@ use crate::call::Class;
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Dial {
-    /// `dns_failure`, `connect_refused`, `connect_timeout` or `tls_failure`.
+    /// `dns_failure`, `connect_refused`, `connect_timeout`, `tls_failure` or `reset_before_response`.
     pub class: Class,
     /// In our words, naming no credential.
     pub message: String,
@@ -204,6 +204,10 @@ fn classify(at: &str, error: &(dyn StdError + 'static)) -> Dial {
         }
         if let Some(tls) = tls_error(error) {
             return Dial { class: Class::TlsFailure, message: format!("TLS with {at} failed: {tls}") };
+        }
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
+            // Somebody listens, takes the connection and throws it away.
+            return Dial { class: Class::ResetBeforeResponse, message: format!("{at} reset the new connection") };
         }
         root = error.to_string();
         cause = error.source();

@@ -186,6 +186,9 @@ impl Inner {
         }
         let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_events = kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
+        if is_events && !call.stream {
+            return Err(Failure::new(Class::WrongContentType, "a stream where a whole answer was asked for"));
+        }
         if is_events && let Some(reader) = dialect::reader(call.surface) {
             if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
                 return Err(Failure::new(Class::Undecodable, "a compressed event stream that was not asked for"));

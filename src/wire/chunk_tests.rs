@@ -255,11 +255,12 @@ fn scripts() {
         ),
         (
             "a shape we do not know",
-            &[r#"{"token":{"id":1,"text":"x"}}"#, r#"{"choices":[{"index":"0","delta":"x"}]}"#, "7"],
+            &[r#"{"token":{"id":1,"text":"x"}}"#, r#"{"choices":[{"index":"0","delta":"x"}]}"#, "[7]"],
             "PPP",
             Truncated,
             None,
         ),
+        ("a bare number is no event", &[TEXT, "7", STOP, DONE], "PExx", Truncated, None),
         (
             "odd types, finish all the same",
             &[r#"{"choices":[{"index":0,"delta":"x","finish_reason":"stop"}]}"#, DONE],

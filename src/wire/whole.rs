@@ -89,7 +89,8 @@ struct Choice<'a> {
 /// Reads a complete success body. Blank lines before the JSON are fine: some servers send them while they wait.
 pub fn read(kind: BodyKind, body: &[u8]) -> Whole {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii();
-    if serde_json::from_slice::<IgnoredAny>(body).is_err() {
+    // Strings that are skipped are not looked into, so whether all of it is text is asked first.
+    if std::str::from_utf8(body).is_err() || serde_json::from_slice::<IgnoredAny>(body).is_err() {
         return Whole::NotJson;
     }
     if body.first() != Some(&b'{') {

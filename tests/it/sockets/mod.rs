@@ -1,3 +1,4 @@
 //! Ring three: real sockets, a stand-in model server that misbehaves, and what a client gets to see of it.
 
+mod faults;
 mod first;

@@ -1,5 +1,6 @@
 //! What the socket tests share: a gateway over given upstreams, and a client that keeps what it saw.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -155,4 +156,23 @@ pub async fn metric(http: &reqwest::Client, admin: SocketAddr, series: &str) -> 
     let text = get(http, &format!("http://{admin}/metrics")).await.text();
     let value = text.lines().find_map(|line| line.strip_prefix(series)).map(|value| value.trim().parse().unwrap());
     value.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+}
+
+/// What a chat answer says, streamed or whole: for each choice its text and why it finished.
+pub fn said(body: &[u8]) -> BTreeMap<u64, (String, String)> {
+    let text = String::from_utf8_lossy(body).replace("\r\n", "\n").replace('\r', "\n");
+    let events = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let chunks: Vec<serde_json::Value> = match serde_json::from_slice(body) {
+        Ok(whole) => vec![whole],
+        Err(_) => events.filter_map(|data| serde_json::from_str(data.trim()).ok()).collect(),
+    };
+    let mut said: BTreeMap<u64, (String, String)> = BTreeMap::new();
+    for choice in chunks.iter().filter_map(|chunk| chunk["choices"].as_array()).flatten() {
+        let (text, finish) = said.entry(choice["index"].as_u64().unwrap_or(0)).or_default();
+        for part in ["delta", "message"] {
+            text.push_str(choice[part]["content"].as_str().unwrap_or_default());
+        }
+        finish.push_str(choice["finish_reason"].as_str().unwrap_or_default());
+    }
+    said
 }
