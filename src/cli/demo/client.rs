@@ -33,13 +33,7 @@ pub async fn call(http: &reqwest::Client, base: &str, number: u64, stream: bool)
     }
 }
 
-async fn ask(
-    http: &reqwest::Client,
-    base: &str,
-    number: u64,
-    stream: bool,
-    started: Instant,
-) -> reqwest::Result<Told> {
+async fn ask(http: &reqwest::Client, base: &str, number: u64, stream: bool, started: Instant) -> reqwest::Result<Told> {
     let body = json!({
         "model": "demo", "stream": stream,
         "messages": [{ "role": "user", "content": format!("question {number}") }],

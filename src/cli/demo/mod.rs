@@ -8,7 +8,9 @@ mod show;
 mod story;
 mod tally;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,8 +165,9 @@ async fn gateway(north: &mock::Running, south: &mock::Running) -> anyhow::Result
         north.base_url(),
         south.base_url(),
     );
-    let settings = config::load_text("demo", &file).map_err(|report| anyhow::anyhow!("the demo's own config: {report}"))?;
-    app::start(settings).await
+    let loaded = config::from_text(Path::new("demo"), &file, &HashMap::new(), &config::Overrides::default())
+        .map_err(|report| anyhow::anyhow!("the demo's own config: {}", report.render(false)))?;
+    app::start(loaded.settings).await
 }
 
 fn result(direct: &Tally, through: &Tally, seconds: u64) -> serde_json::Value {

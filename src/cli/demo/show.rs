@@ -39,7 +39,8 @@ impl Show {
         let lines = [
             format!("  a bad day, act {} of {}: {title}   ({left} s left)", act + 1, ACTS.len()),
             String::new(),
-            "                        calls    good     success   looked fine, was not   first word p50 / p99".to_owned(),
+            "                        calls    good     success   looked fine, was not   first word p50 / p99"
+                .to_owned(),
             row("direct", direct),
             row("through Outrigger", through),
             String::new(),

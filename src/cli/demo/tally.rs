@@ -95,7 +95,9 @@ mod tests {
             first: Some(Duration::from_millis(ms)),
             ..Told::default()
         };
-        for told in [told(true, "ok", 10), told(true, "fallback", 20), told(false, "failed", 30), told(false, "retried", 40)] {
+        for told in
+            [told(true, "ok", 10), told(true, "fallback", 20), told(false, "failed", 30), told(false, "retried", 40)]
+        {
             tally.add(&told);
         }
         assert_eq!(tally.rescued(), &BTreeMap::from([("fallback".to_owned(), 1)]));

@@ -1,0 +1,345 @@
+//! Every key of the config file, once: its type, its default, why it is there, and whether this version has it.
+//!
+//! The check of unknown keys, the JSON Schema, the starter file and the reference table all come from here; nothing
+//! else lists keys. Does not read values: `resolve.rs` does. Invariant: a key stands in this table or it does not
+//! exist, and a default written here is the default in force (a test resolves the starter and compares).
+
+use std::sync::LazyLock;
+
+/// What a value may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Type {
+    /// Free text.
+    Text,
+    /// A name that metrics, headers and logs carry.
+    Name,
+    /// A secret text, never shown.
+    Secret,
+    /// A path of the file system.
+    Path,
+    /// A base URL.
+    Url,
+    /// `IP:port`.
+    Address,
+    /// A duration that may be zero.
+    Duration,
+    /// A duration that must not be zero.
+    Clock,
+    /// A number of bytes, not zero.
+    Size,
+    /// A share, `0%` to `100%`.
+    Ratio,
+    /// A whole number within bounds.
+    Count(u32, u32),
+    /// `true` or `false`.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Endpoints and pools of a route.
+    Targets,
+    /// Anything: the key is known but not available.
+    Later,
+}
+
+/// Where a row may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At its path as written.
+    Top,
+    /// Under `defaults`.
+    Defaults,
+    /// Under a member of `endpoints`.
+    Endpoint,
+    /// Under a member of `routes`.
+    Route,
+}
+
+impl Place {
+    /// What stands before a row's path.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Place::Top => "",
+            Place::Defaults => "defaults.",
+            Place::Endpoint => "endpoints[].",
+            Place::Route => "routes[].",
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Path below its places, `[]` after the name of a list.
+    pub path: &'static str,
+    /// Where it may stand.
+    pub at: &'static [Place],
+    /// What it may be.
+    pub ty: Type,
+    /// The value in force when it is not given; `None` when there is none.
+    pub default: Option<&'static str>,
+    /// What the starter file shows where there is no default.
+    pub example: &'static str,
+    /// Why it is there, in one line.
+    pub why: &'static str,
+    /// Whether this version has it.
+    pub built: bool,
+}
+
+/// A row at one of its places.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Full path, such as `endpoints[].timeouts.connect`.
+    pub path: String,
+    /// Its row.
+    pub row: &'static Row,
+}
+
+const fn key(path: &'static str, at: &'static [Place], ty: Type, default: &'static str, why: &'static str) -> Row {
+    Row { path, at, ty, default: Some(default), example: "", why, built: true }
+}
+
+const fn open(path: &'static str, at: &'static [Place], ty: Type, example: &'static str, why: &'static str) -> Row {
+    Row { path, at, ty, default: None, example, why, built: true }
+}
+
+const fn later(path: &'static str, at: &'static [Place], why: &'static str) -> Row {
+    Row { path, at, ty: Type::Later, default: None, example: "", why, built: false }
+}
+
+use Place::{Defaults, Endpoint, Route, Top};
+use Type::{Address, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, Size, Switch, Targets, Text, Url};
+
+const TOP: &[Place] = &[Top];
+const DER: &[Place] = &[Defaults, Endpoint, Route];
+const DR: &[Place] = &[Defaults, Route];
+const E: &[Place] = &[Endpoint];
+const R: &[Place] = &[Route];
+
+/// The table.
+pub static ROWS: &[Row] = &[
+    key("version", TOP, Count(1, 1), "1", "Version of the file format; the only required line besides an endpoint."),
+    key("server.listen", TOP, Address, "127.0.0.1:8700", "Address of the data port, where clients send their calls."),
+    key("server.max_body", TOP, Size, "32MiB", "Largest request body; a larger one is refused with 413."),
+    key(
+        "server.max_connections",
+        TOP,
+        Count(1, 1_000_000),
+        "10000",
+        "Connections served at once; more wait to be accepted.",
+    ),
+    key(
+        "server.auth",
+        TOP,
+        Choice(&["auto", "none"]),
+        "auto",
+        "`auto` asks for a key when keys are listed; `none` lets everybody in, on any address.",
+    ),
+    open("server.keys[].name", TOP, Name, "search", "Name of a client key, for logs."),
+    open(
+        "server.keys[].hash_file",
+        TOP,
+        Path,
+        "/run/secrets/search",
+        "File with the SHA-256 of the key in hex; the key itself is stored nowhere.",
+    ),
+    later("server.keys[].priority", TOP, "Which calls are shed first when there is not room for all."),
+    later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
+    key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
+    key(
+        "drain.delay",
+        TOP,
+        Duration,
+        "0s",
+        "How long to go on accepting after SIGTERM, so that a load balancer notices first.",
+    ),
+    key("drain.timeout", TOP, Clock, "120s", "How long calls in flight may take to finish at shutdown."),
+    key(
+        "log.format",
+        TOP,
+        Choice(&["auto", "pretty", "json"]),
+        "auto",
+        "`auto` is pretty on a terminal and JSON elsewhere.",
+    ),
+    key("log.level", TOP, Choice(&["error", "warn", "info", "debug"]), "info", "Least important line that is written."),
+    key("log.bodies", TOP, Choice(&["never"]), "never", "Prompts and answers are never logged."),
+    later("telemetry", TOP, "Sends traces to an OpenTelemetry collector."),
+    key("state.dir", TOP, Path, "\"\"", "Directory for state that survives a restart; empty keeps none."),
+    later("state.redis", TOP, "Shares state between replicas."),
+    open("endpoints[].name", TOP, Name, "local", "Name of the endpoint: targets, metrics and headers use it."),
+    open("endpoints[].url", TOP, Url, "http://127.0.0.1:11434/v1", "Base URL; `/v1` is added when it has no path."),
+    open("endpoints[].key", TOP, Secret, "${OPENAI_API_KEY}", "Credential sent to this endpoint and to no other."),
+    open("endpoints[].key_file", TOP, Path, "/run/secrets/openai", "File that holds the credential, instead of `key`."),
+    key(
+        "endpoints[].dialect",
+        TOP,
+        Choice(&["auto", "openai", "vllm", "llamacpp", "ollama", "anthropic"]),
+        "auto",
+        "Kind of server; `auto` finds out.",
+    ),
+    open("endpoints[].model", TOP, Text, "qwen3-8b", "Model sent upstream instead of the one the caller named."),
+    later("context_window", E, "Tokens the model can hold."),
+    later("probe", E, "Asks the endpoint for its health in the background."),
+    key("timeouts.connect", DER, Clock, "2s", "Dialling, with name lookup and TLS. Read from the endpoint."),
+    key(
+        "timeouts.headers",
+        DER,
+        Clock,
+        "30s",
+        "From the end of the request to the response head. Read from the route.",
+    ),
+    key(
+        "timeouts.first_token",
+        DER,
+        Clock,
+        "10s",
+        "Patience for the first token, more for long prompts; then the next target is started beside. Read from the route.",
+    ),
+    key(
+        "timeouts.idle",
+        DER,
+        Clock,
+        "30s",
+        "Longest silence within a stream; keep-alives do not count. Read from the endpoint.",
+    ),
+    key("timeouts.total", DER, Clock, "120s", "The whole call, every send and wait included. Read from the route."),
+    key("retry.attempts", DR, Count(1, 20), "3", "Sends per target, the first included; 1 never repeats."),
+    key("retry.budget", DR, Ratio, "20%", "Repeats as a share of traffic, so that retries cannot become the outage."),
+    key("retry.backoff.base", DR, Clock, "250ms", "Upper bound of the first wait; doubles with each repeat."),
+    key("retry.backoff.max", DR, Clock, "8s", "Upper bound of every wait."),
+    key("retry.respect_retry_after", DR, Switch, "true", "Whether an upstream's `Retry-After` replaces our own wait."),
+    key("max_sends", DR, Count(1, 100), "4", "Sends upstream per call, all causes together."),
+    later("breaker", DER, "Stops sending to an endpoint that keeps failing."),
+    later("concurrency", DER, "Bounds calls in flight at an endpoint."),
+    later("hedge", DR, "Starts a second send when the first is slow."),
+    later("queue", DR, "How long a call waits for a free slot."),
+    later("stream", DR, "Whether answers pass live or are held until judged."),
+    later("rescue", DR, "Goes on after a cut in the middle of an answer."),
+    later("validate", DR, "Checks answers against what the caller asked for."),
+    later("context", DR, "What to do with a prompt that does not fit."),
+    later("workflow", DR, "Bounds agent runs."),
+    open("routes[].name", TOP, Name, "default", "Name of the route; `route-1` and so on by position if it has none."),
+    key(
+        "routes[].match.model",
+        TOP,
+        Text,
+        "\"*\"",
+        "Models it serves: `*` any text, `?` one character. The first route that matches wins.",
+    ),
+    open(
+        "routes[].targets",
+        TOP,
+        Targets,
+        "[local]",
+        "Endpoints, or pools as `{ balance: [a, b] }`, tried in this order.",
+    ),
+    later("slo", R, "Objectives of the route."),
+    later("on_budget", R, "Whether the error budget steers retries and shedding."),
+];
+
+/// Every key at every place, in the order of the file.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let mut keys: Vec<Key> = ROWS
+        .iter()
+        .flat_map(|row| row.at.iter().map(move |place| Key { path: format!("{}{}", place.prefix(), row.path), row }))
+        .collect();
+    keys.sort_by_key(|key| {
+        let section = key.path.split(['.', '[']).next().unwrap_or("");
+        SECTIONS.iter().position(|name| *name == section)
+    });
+    // Within an endpoint or a route, what it is comes before its policy: the table lists names first already,
+    // except that a route's own rows stand at the end.
+    let (mut own, rest): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| !key.path.starts_with("routes[]"));
+    let (identity, policy): (Vec<Key>, Vec<Key>) = rest.into_iter().partition(|key| key.row.at == TOP);
+    own.extend(identity);
+    own.extend(policy);
+    own
+});
+
+/// Keys that must be given wherever their map stands.
+pub const REQUIRED: &[&str] = &[
+    "version",
+    "endpoints",
+    "server.keys[].name",
+    "server.keys[].hash_file",
+    "endpoints[].name",
+    "endpoints[].url",
+    "routes[].targets",
+];
+
+/// Sections of the file, in order.
+pub const SECTIONS: &[&str] =
+    &["version", "server", "admin", "drain", "log", "telemetry", "state", "endpoints", "defaults", "routes"];
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// A value.
+    Value(&'static Row),
+    /// A map of further keys.
+    Map,
+    /// A list of maps.
+    List,
+}
+
+/// What stands at `path`, such as `endpoints[].timeouts`; `None` when there is no such key.
+pub fn find(path: &str) -> Option<Found> {
+    for key in KEYS.iter() {
+        if key.path == path {
+            return Some(Found::Value(key.row));
+        }
+        match key.path.strip_prefix(path) {
+            Some(rest) if rest.starts_with('.') => return Some(Found::Map),
+            Some(rest) if rest.starts_with("[]") => return Some(Found::List),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Names of the keys right below `path` (`""` for the top), in order; those not built only if `all`.
+pub fn children(path: &str, all: bool) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for key in KEYS.iter().filter(|key| all || key.row.built) {
+        let rest = if path.is_empty() {
+            Some(key.path.as_str())
+        } else {
+            key.path.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'))
+        };
+        if let Some(name) = rest.and_then(|rest| rest.split(['.', '[']).next())
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Joins a path and a name.
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+/// What a type wants, for messages and for the reference.
+pub fn wants(ty: Type) -> String {
+    match ty {
+        Type::Text => "text".to_owned(),
+        Type::Name => "a name: letters, digits, `-`, `_`, `.`".to_owned(),
+        Type::Secret => "a secret".to_owned(),
+        Type::Path => "a path".to_owned(),
+        Type::Url => "a URL: `http://host:port/v1`".to_owned(),
+        Type::Address => "an address: `127.0.0.1:8700`".to_owned(),
+        Type::Duration | Type::Clock => "a duration: `250ms`, `30s`, `2m`, `1h`".to_owned(),
+        Type::Size => "a size: `64KiB`, `32MiB`, `1GiB`".to_owned(),
+        Type::Ratio => "a percentage: `20%`".to_owned(),
+        Type::Count(low, high) if low == high => format!("the number {low}"),
+        Type::Count(low, high) => format!("a whole number from {low} to {high}"),
+        Type::Switch => "`true` or `false`".to_owned(),
+        Type::Choice([one]) => format!("only `{one}`"),
+        Type::Choice(words) => {
+            let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+            format!("one of {}", words.join(", "))
+        }
+        Type::Targets => "a list of endpoints and `{ balance: [..] }`".to_owned(),
+        Type::Later => "not in this version".to_owned(),
+    }
+}

@@ -1,0 +1,107 @@
+//! The policy keys that stand under `defaults`, an endpoint or a route, laid over one another.
+//!
+//! Owns the order of merging: built-in, then `defaults`, then the endpoint or the route. Reports only what two values
+//! say of each other; single values were judged by `check.rs`. Invariant: a value that is not given changes nothing.
+
+use std::time::Duration;
+
+use crate::policy::settings::{MAX_SENDS, RetrySettings, Timeouts};
+
+use super::origin::{Origin, Part};
+use super::report::{Code, Problem};
+use super::tree::{Node, Span};
+use super::units;
+
+/// The values in force, and where each was given.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The five clocks.
+    pub timeouts: Timeouts,
+    /// Repeats.
+    pub retry: RetrySettings,
+    /// Sends per call.
+    pub max_sends: u32,
+    /// Where each was given.
+    pub part: Part,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            timeouts: Timeouts::default(),
+            retry: RetrySettings::default(),
+            max_sends: MAX_SENDS,
+            part: Part::default(),
+        }
+    }
+}
+
+impl Policy {
+    /// This policy with what `node` gives laid over it; `origin` makes an origin of a line.
+    #[must_use]
+    pub fn under(&self, node: &Node, origin: fn(usize) -> Origin) -> Self {
+        let mut merged = self.clone();
+        let mut over = Layer { node, part: &mut merged.part, origin };
+        over.clock("timeouts.connect", &mut merged.timeouts.connect);
+        over.clock("timeouts.headers", &mut merged.timeouts.headers);
+        over.clock("timeouts.first_token", &mut merged.timeouts.first_token);
+        over.clock("timeouts.idle", &mut merged.timeouts.idle);
+        over.clock("timeouts.total", &mut merged.timeouts.total);
+        over.read("retry.attempts", &mut merged.retry.attempts, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("retry.budget", &mut merged.retry.budget, |text| units::ratio(text).ok());
+        over.clock("retry.backoff.base", &mut merged.retry.backoff.base);
+        over.clock("retry.backoff.max", &mut merged.retry.backoff.max);
+        over.read("retry.respect_retry_after", &mut merged.retry.respect_retry_after, |text| text.parse().ok());
+        over.read("max_sends", &mut merged.max_sends, |text| text.parse().ok().filter(|n| *n > 0));
+        merged
+    }
+
+    /// Values of a route that cannot both hold.
+    pub fn conflicts(&self, problems: &mut Vec<Problem>) {
+        let backoff = self.retry.backoff;
+        if backoff.base > backoff.max {
+            let (base, max) = (units::show_duration(backoff.base), units::show_duration(backoff.max));
+            let span = self.later("retry.backoff.base", "retry.backoff.max");
+            problems.push(
+                Problem::new(
+                    Code::Conflict,
+                    span,
+                    format!("`backoff.base` ({base}) is longer than `backoff.max` ({max})"),
+                )
+                .label("the first wait would pass the longest")
+                .help("make `base` at most `max`"),
+            );
+        }
+    }
+
+    /// The place of whichever of two keys stands later in the file.
+    pub fn later(&self, one: &str, other: &str) -> Span {
+        let spans = [self.part.span(one), self.part.span(other)];
+        spans.into_iter().flatten().max_by_key(|span| span.start).unwrap_or_default()
+    }
+}
+
+struct Layer<'a> {
+    node: &'a Node,
+    part: &'a mut Part,
+    origin: fn(usize) -> Origin,
+}
+
+impl Layer<'_> {
+    fn clock(&mut self, key: &'static str, value: &mut Duration) {
+        self.read(key, value, |text| units::duration(text).ok().filter(|clock| !clock.is_zero()));
+    }
+
+    fn read<T>(&mut self, key: &'static str, value: &mut T, read: impl Fn(&str) -> Option<T>) {
+        let Some(node) = at(self.node, key) else { return };
+        if let Some(given) = node.text().and_then(read) {
+            *value = given;
+            self.part.set(key, (self.origin)(node.span.line), node.span);
+        }
+    }
+}
+
+/// The node at a path of names, such as `retry.backoff.base`.
+pub fn at<'a>(node: &'a Node, path: &str) -> Option<&'a Node> {
+    path.split('.').try_fold(node, |node, name| node.get(name))
+}

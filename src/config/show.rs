@@ -1,0 +1,122 @@
+//! The settings in force, as YAML that could be a config file, with secrets as `***`.
+//!
+//! Owns the writing only. Invariant: no credential and no hash is ever in the text.
+
+use std::fmt::Write as _;
+
+use crate::policy::settings::{RetrySettings, Timeouts};
+use crate::transport::settings::{Credential, EndpointSettings};
+
+use super::settings::{LogFormat, Settings};
+use super::units::{show_duration, show_ratio, show_size};
+
+/// The name of a log format in the config file.
+pub fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Auto => "auto",
+        LogFormat::Pretty => "pretty",
+        LogFormat::Json => "json",
+    }
+}
+
+/// The whole configuration as YAML.
+pub fn yaml(settings: &Settings) -> String {
+    let mut out = String::from("version: 1\n");
+    let server = &settings.server;
+    let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
+    let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    if server.keys.is_empty() {
+        out.push_str("  keys: []\n");
+        if !server.listen.ip().is_loopback() {
+            out.push_str("  auth: none\n");
+        }
+    } else {
+        out.push_str("  keys:\n");
+        for key in &server.keys {
+            let _ = writeln!(out, "    - name: {}\n      hash_file: \"***\"", text(&key.name));
+        }
+    }
+    let _ = writeln!(out, "admin:\n  listen: {}", text(&settings.admin.listen.to_string()));
+    let drain = settings.drain;
+    let _ =
+        writeln!(out, "drain:\n  delay: {}\n  timeout: {}", show_duration(drain.delay), show_duration(drain.timeout));
+    let _ = writeln!(
+        out,
+        "log:\n  format: {}\n  level: {}\n  bodies: never",
+        log_format(settings.log.format),
+        settings.log.level
+    );
+    let dir = settings.state_dir.as_deref().map(|dir| dir.display().to_string()).unwrap_or_default();
+    let _ = writeln!(out, "state:\n  dir: {}", text(&dir));
+    out.push_str("endpoints:\n");
+    for endpoint in &settings.endpoints {
+        one_endpoint(&mut out, endpoint);
+    }
+    out.push_str("routes:\n");
+    for route in &settings.routes {
+        let _ = writeln!(out, "  - name: {}\n    match:\n      model: {}", text(&route.name), text(&route.model));
+        let names = |numbers: &[usize]| -> Vec<String> {
+            numbers
+                .iter()
+                .filter_map(|number| settings.endpoints.get(*number))
+                .map(|endpoint| text(&endpoint.name))
+                .collect()
+        };
+        let targets: Vec<String> = route
+            .targets
+            .iter()
+            .map(|target| match names(&target.endpoints).as_slice() {
+                [one] => one.clone(),
+                pool => format!("{{ balance: [{}] }}", pool.join(", ")),
+            })
+            .collect();
+        let _ = writeln!(out, "    targets: [{}]", targets.join(", "));
+        let Timeouts { headers, first_token, total, .. } = route.timeouts;
+        let clocks = [("headers", headers), ("first_token", first_token), ("total", total)];
+        out.push_str("    timeouts:\n");
+        for (name, clock) in clocks {
+            let _ = writeln!(out, "      {name}: {}", show_duration(clock));
+        }
+        retry(&mut out, &route.retry);
+        let _ = writeln!(out, "    max_sends: {}", route.max_sends);
+    }
+    out
+}
+
+fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
+    let _ = writeln!(out, "  - name: {}\n    url: {}", text(&endpoint.name), text(&endpoint.url));
+    match &endpoint.credential {
+        Credential::None => {}
+        Credential::Key(_) => out.push_str("    key: \"***\"\n"),
+        Credential::File { path, .. } => {
+            let _ = writeln!(out, "    key_file: {}", text(&path.display().to_string()));
+        }
+    }
+    let _ = writeln!(out, "    dialect: {}", endpoint.dialect.as_str());
+    if let Some(model) = &endpoint.model {
+        let _ = writeln!(out, "    model: {}", text(model));
+    }
+    let Timeouts { connect, idle, .. } = endpoint.timeouts;
+    let _ =
+        writeln!(out, "    timeouts:\n      connect: {}\n      idle: {}", show_duration(connect), show_duration(idle));
+}
+
+fn retry(out: &mut String, retry: &RetrySettings) {
+    let _ = writeln!(out, "    retry:\n      attempts: {}\n      budget: {}", retry.attempts, show_ratio(retry.budget));
+    let (base, max) = (show_duration(retry.backoff.base), show_duration(retry.backoff.max));
+    let _ = writeln!(out, "      backoff:\n        base: {base}\n        max: {max}");
+    let _ = writeln!(out, "      respect_retry_after: {}", retry.respect_retry_after);
+}
+
+/// A scalar, in quotes where YAML would read it as something else.
+fn text(value: &str) -> String {
+    let plain = !value.is_empty()
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':'))
+        && value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && !value.ends_with(':')
+        && !matches!(
+            value.to_ascii_lowercase().as_str(),
+            "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+        );
+    if plain { value.to_owned() } else { serde_json::Value::from(value).to_string() }
+}

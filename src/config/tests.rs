@@ -1,0 +1,186 @@
+//! Whole files in, settings or exact renderings out. Expected texts are beside the files that cause them;
+//! `BLESS=1 cargo test` writes what is printed now.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use secrecy::ExposeSecret as _;
+
+use super::*;
+use crate::policy::settings::{MAX_SENDS, RetrySettings, Timeouts};
+use crate::transport::settings::Credential;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn variables() -> HashMap<String, String> {
+    [("OPENAI_API_KEY", "sk-never-shown-0123456789"), ("SECRET_URL", "ftp://me:hunter2@host"), ("EMPTY", "")]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn text(source: &str) -> Result<Loaded, Report> {
+    from_text(Path::new("outrigger.yaml"), source, &variables(), &Overrides::default())
+}
+
+fn current(path: &Path, made: &str) {
+    if std::env::var_os("BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, made).unwrap();
+    }
+    let kept = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == made,
+        "{} is not current; run `BLESS=1 cargo test`.\n--- made\n{made}\n--- kept\n{kept}",
+        path.display()
+    );
+}
+
+#[test]
+fn bad_files_are_told_exactly() {
+    let folder = root().join("tests/fixtures/config/bad");
+    let mut files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    files.sort();
+    assert!(files.len() >= 15);
+    for file in files {
+        let source = fs::read_to_string(&file).unwrap();
+        let report = match text(&source) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        };
+        assert!(!report.problems.is_empty(), "{} is not bad", file.display());
+        let told = report.render(false);
+        assert!(!told.contains("hunter2") && !told.contains("never-shown"), "{} tells a secret", file.display());
+        current(&file.with_extension("txt"), &told);
+    }
+}
+
+#[test]
+fn the_written_files_are_current() {
+    current(&root().join("config/outrigger.yaml"), &starter::text());
+    current(&root().join("docs/reference/config.md"), &reference::page());
+    current(&root().join("docs/reference/cli.md"), &crate::cli::reference::page());
+}
+
+#[test]
+fn the_starter_changes_no_default() {
+    let loaded = text(&starter::text()).unwrap_or_else(|report| panic!("{}", report.render(false)));
+    assert_eq!(loaded.warnings.problems, []);
+    let route = &loaded.settings.routes[0];
+    assert_eq!(route.timeouts, Timeouts::default());
+    assert_eq!(route.retry, RetrySettings::default());
+    assert_eq!(route.max_sends, MAX_SENDS);
+    assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
+    let mut bare = resolve::built_in();
+    bare.endpoints = loaded.settings.endpoints.clone();
+    bare.routes = loaded.settings.routes.clone();
+    assert_eq!(show::yaml(&loaded.settings), show::yaml(&bare));
+    assert_eq!(loaded.settings.state_dir, None);
+}
+
+#[test]
+fn the_example_files_load_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("keys")).unwrap();
+    for name in ["search", "support"] {
+        fs::write(folder.path().join("keys").join(name), format!("sha256:{}\n", "0a".repeat(32))).unwrap();
+    }
+    fs::write(folder.path().join("anthropic.key"), "sk-ant\n").unwrap();
+    for name in ["minimal.yaml", "homelab.yaml", "platform.yaml", "outrigger.yaml"] {
+        let source = fs::read_to_string(root().join("config").join(name)).unwrap();
+        let loaded = from_text(&folder.path().join(name), &source, &variables(), &Overrides::default());
+        let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render(false)));
+        assert_eq!(loaded.warnings.problems, [], "{name}");
+        let again = show::yaml(&loaded.settings);
+        assert!(!again.contains("sk-"), "{name} shows a secret");
+    }
+}
+
+#[test]
+fn values_merge_from_defaults_to_the_route_and_remember_where_they_were() {
+    let loaded = text(
+        "version: 1\nendpoints:\n  - name: a\n    url: http://127.0.0.1:1\n    key: ${OPENAI_API_KEY}\n    timeouts:\n      connect: 1s\n\
+         defaults:\n  timeouts: { total: 90s, idle: 7s }\n  max_sends: 9\nroutes:\n  - targets: [a]\n    timeouts: { total: 60s }\n",
+    )
+    .unwrap();
+    let (route, endpoint) = (&loaded.settings.routes[0], &loaded.settings.endpoints[0]);
+    assert_eq!(route.name, "route-1");
+    assert_eq!(route.timeouts.total.as_secs(), 60);
+    assert_eq!(route.max_sends, 9);
+    assert_eq!((endpoint.timeouts.connect.as_secs(), endpoint.timeouts.idle.as_secs()), (1, 7));
+    assert_eq!(endpoint.url, "http://127.0.0.1:1/v1");
+    let Credential::Key(key) = &endpoint.credential else { panic!("no key") };
+    assert_eq!(key.expose_secret(), "sk-never-shown-0123456789");
+    assert_eq!(loaded.origins.routes[0].origin("timeouts.total"), Origin::Route(13));
+    assert_eq!(loaded.origins.routes[0].origin("max_sends"), Origin::Defaults(10));
+    assert_eq!(loaded.origins.routes[0].origin("retry.attempts"), Origin::BuiltIn);
+    assert_eq!(loaded.origins.endpoints[0].origin("timeouts.connect"), Origin::Endpoint(7));
+}
+
+#[test]
+fn the_client_s_key_reaches_one_origin_only() {
+    let with = |urls: &[&str], extra: &str| {
+        let mut source = "version: 1\nendpoints:\n".to_owned();
+        for (index, url) in urls.iter().enumerate() {
+            source.push_str(&format!("  - {{ name: e{index}, url: \"{url}\" }}\n"));
+        }
+        source.push_str(extra);
+        source.push_str("routes:\n  - targets: [e0]\n");
+        text(&source).unwrap().settings.endpoints.iter().map(|e| e.forward_client_key).collect::<Vec<_>>()
+    };
+    assert_eq!(with(&["https://a/v1", "https://A:443/v2"], ""), [true, true]);
+    assert_eq!(with(&["https://a/v1", "https://b/v1"], ""), [false, false]);
+    assert_eq!(with(&["https://a/v1", "http://a/v1"], ""), [false, false]);
+    let upstream = from_upstream("http://127.0.0.1:11434/", &Overrides::default()).unwrap();
+    assert!(upstream.settings.endpoints[0].forward_client_key);
+    assert_eq!(upstream.settings.endpoints[0].url, "http://127.0.0.1:11434/v1");
+    assert_eq!(
+        (upstream.settings.endpoints[0].name.as_str(), upstream.settings.routes[0].name.as_str()),
+        ("upstream", "default")
+    );
+}
+
+#[test]
+fn an_open_door_from_the_command_line_is_refused_too() {
+    let open = Overrides { listen: Some(([0, 0, 0, 0], 8700).into()), admin: None };
+    let report = from_upstream("http://127.0.0.1:1", &open).unwrap_err();
+    assert_eq!(report.problems[0].code, Code::OpenDoor);
+}
+
+#[test]
+fn keys_of_other_versions_are_refused_by_name() {
+    for key in keys::KEYS.iter().filter(|key| !key.row.built) {
+        let place = key.path.split(['.', '[']).next().unwrap();
+        let name = key.path.rsplit(['.']).next().unwrap();
+        let (endpoint, route, defaults, top) = match place {
+            "endpoints" => (format!(", {name}: 1"), String::new(), String::new(), String::new()),
+            "routes" => (String::new(), format!(", {name}: 1"), String::new(), String::new()),
+            "defaults" => (String::new(), String::new(), format!("defaults: {{ {name}: 1 }}\n"), String::new()),
+            _ if key.path.contains("keys[]") => (
+                String::new(),
+                String::new(),
+                String::new(),
+                format!("server: {{ keys: [{{ name: a, hash_file: b, {name}: 1 }}] }}\n"),
+            ),
+            _ if key.path.contains('.') => {
+                (String::new(), String::new(), String::new(), format!("{place}: {{ {name}: 1 }}\n"))
+            }
+            _ => (String::new(), String::new(), String::new(), format!("{name}: 1\n")),
+        };
+        let source = format!(
+            "version: 1\n{top}endpoints: [{{ name: a, url: \"http://127.0.0.1:1\"{endpoint} }}]\n{defaults}routes: [{{ targets: [a]{route} }}]\n"
+        );
+        let report = text(&source).unwrap_err();
+        let codes: Vec<Code> = report.problems.iter().map(|problem| problem.code).collect();
+        assert!(
+            codes.contains(&Code::NotAvailable) && !codes.contains(&Code::UnknownKey),
+            "{}\n{}",
+            key.path,
+            report.render(false)
+        );
+    }
+}
