@@ -130,15 +130,18 @@ impl Running {
         let mut now = std::pin::pin!(now);
         self.stop.drain();
         tracing::info!(calls = self.gateway.live().count(), "draining");
+        let mut hurry = false;
         tokio::select! {
             () = clock::sleep(drain.delay) => {}
-            () = &mut now => {}
+            () = &mut now => hurry = true,
         }
         self.closing.send_replace(Phase::Closing);
-        tokio::select! {
-            () = self.idle() => {}
-            () = clock::sleep(drain.timeout) => {}
-            () = &mut now => {}
+        if !hurry {
+            tokio::select! {
+                () = self.idle() => {}
+                () = clock::sleep(drain.timeout) => {}
+                () = &mut now => {}
+            }
         }
         let left = self.gateway.live().count();
         if left > 0 {
