@@ -65,7 +65,8 @@ macro_rules! classes {
                 match self { $(Class::$variant => Retry::$retry,)* }
             }
 
-            /// The HTTP status a client gets before commit, unless the upstream's own answer is passed on.
+            /// The HTTP status a client gets before commit, unless the upstream's own answer is passed on; 200 for
+            /// answers that pass as they are.
             pub const fn status(self) -> u16 {
                 match self { $(Class::$variant => $status,)* }
             }
@@ -121,13 +122,13 @@ classes! {
     /// A finished answer with nothing in it.
     EmptyCompletion = "empty_completion", Answer, Once, 502;
     /// The answer was cut at the caller's own token cap where that breaks its contract.
-    LengthCap = "length_cap", Answer, Never, 502;
+    LengthCap = "length_cap", Answer, Never, 200;
     /// The answer was cut because the context window was full.
-    ContextFull = "context_full", Answer, Never, 400;
+    ContextFull = "context_full", Answer, Never, 200;
     /// The provider's content filter ended the answer.
-    ContentFilter = "content_filter", Answer, Never, 400;
+    ContentFilter = "content_filter", Answer, Never, 200;
     /// The model refused.
-    Refusal = "refusal", Answer, Never, 502;
+    Refusal = "refusal", Answer, Never, 200;
     /// JSON was asked for and the answer is not JSON.
     InvalidJson = "invalid_json", Answer, Again, 502;
     /// The answer does not satisfy the schema it was asked for.
@@ -164,6 +165,19 @@ classes! {
     Shutdown = "shutdown", Local, Never, 503;
     /// A fault in Outrigger itself.
     Internal = "internal", Local, Never, 500;
+}
+
+impl Class {
+    /// What an error status alone says, of an answer nobody looks into.
+    pub const fn of_status(status: u16) -> Option<Self> {
+        match status {
+            429 => Some(Class::RateLimited),
+            400..=499 => Some(Class::Upstream400),
+            502..=504 => Some(Class::UpstreamUnavailable),
+            500..=599 => Some(Class::Upstream500),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Class {

@@ -4,11 +4,12 @@
 //! credential is sent to its own endpoint only, and redirects are not followed.
 
 use std::error::Error as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::clock;
 use crate::dialect::Dialect;
 use crate::transport::settings::{Credential, EndpointSettings};
 
@@ -40,7 +41,7 @@ pub fn all(endpoints: &[EndpointSettings]) -> anyhow::Result<Vec<Found>> {
 }
 
 async fn one(client: &reqwest::Client, endpoint: &EndpointSettings) -> Found {
-    let start = Instant::now();
+    let start = clock::now();
     let mut request = client.get(format!("{}/models", endpoint.url));
     if let Some(key) = key(&endpoint.credential) {
         let anthropic =
@@ -59,7 +60,7 @@ async fn one(client: &reqwest::Client, endpoint: &EndpointSettings) -> Found {
         Err(error) => Err(error),
     };
     let (good, detail, fix) = match answer {
-        Ok((status, body)) => judge(endpoint, status, &body, start.elapsed()),
+        Ok((status, body)) => judge(endpoint, status, &body, clock::now().saturating_duration_since(start)),
         Err(error) => absent(&error),
     };
     Found { name: endpoint.name.clone(), url: endpoint.url.clone(), good, detail, fix }

@@ -10,7 +10,8 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use crate::call::{
-    Attempt, AttemptEnd, AttemptKind, AttemptReply, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink, Verdict,
+    Attempt, AttemptEnd, AttemptKind, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink,
+    Verdict,
 };
 use crate::clock;
 
@@ -82,7 +83,12 @@ where
                     Payload::Whole(bytes)
                 }
                 Payload::Events(pieces) => Payload::Events(Box::pin(Watched { pieces, guard })),
-                Payload::Opaque(pieces) => Payload::Opaque(Box::pin(Watched { pieces, guard })),
+                Payload::Opaque(pieces) => {
+                    if let Some(class) = Class::of_status(reply.status) {
+                        guard.ended(Verdict::Failed(class));
+                    }
+                    Payload::Opaque(Box::pin(Watched { pieces, guard }))
+                }
             };
             Ok(AttemptReply { payload, ..reply })
         })

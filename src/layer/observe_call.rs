@@ -125,13 +125,19 @@ impl Guard {
                 Payload::Whole(bytes)
             }
             Payload::Events(pieces) => Payload::Events(watch(pieces, self, reply.status, outcome)),
-            Payload::Opaque(pieces) => Payload::Opaque(watch(pieces, self, reply.status, outcome)),
+            Payload::Opaque(pieces) => {
+                if let Some(class) = Class::of_status(reply.status) {
+                    self.done(reply.status, Outcome::Failed, Some(class));
+                }
+                Payload::Opaque(watch(pieces, self, reply.status, outcome))
+            }
         };
         Reply { payload, ..reply }
     }
 
     fn refused(&mut self, error: &CallError) {
         self.end.sends = error.sends;
+        self.end.endpoint = error.trail.last().map(|last| last.endpoint.clone()).filter(|name| !name.is_empty());
         self.done(error.http_status(), Outcome::Failed, Some(error.class));
     }
 

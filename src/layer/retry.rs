@@ -160,10 +160,15 @@ impl Retry {
     }
 
     fn pay(&self, target: usize, now: Instant) -> bool {
-        let Some(budget) = self.budgets.get(target) else { return false };
-        let paid = budget.withdraw(now);
-        self.sink.emit(Signal::Budget { route: self.number, left: budget.left(now) });
+        let paid = self.budgets.get(target).is_some_and(|budget| budget.withdraw(now));
+        self.tell_budget(now);
         paid
+    }
+
+    /// The least that any target of the route has left.
+    fn tell_budget(&self, now: Instant) {
+        let left = self.budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
+        self.sink.emit(Signal::Budget { route: self.number, left });
     }
 }
 
@@ -179,6 +184,7 @@ impl Run<'_> {
             && let Some(budget) = self.retry.budgets.get(target)
         {
             budget.deposit(now);
+            self.retry.tell_budget(now);
         }
         let attempt = Attempt {
             call: Arc::clone(&self.call),
@@ -320,9 +326,10 @@ impl Run<'_> {
     fn tell(&self, cause: &Failure) -> String {
         let status = cause.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
         let at = self.trail.first().map_or("", |first| first.endpoint.as_str());
-        let mut told = format!("{at}: {}{status}", cause.class.meaning());
+        let mut told = format!("{at}{status}: {}", cause.class.meaning());
         if !cause.message.is_empty() {
-            told.push_str(&format!(" It said: {}", cause.message));
+            let said = cause.message.trim_end_matches('.');
+            told.push_str(&format!(" It said: {said}."));
         }
         if self.trail.len() > 1 {
             let all: Vec<String> = self

@@ -96,14 +96,27 @@ fn unknown_model(gateway: &Gateway, call: &Call) -> CallError {
 /// An error found before a route was: counted like any other.
 pub(super) fn refuse(gateway: &Gateway, surface: Surface, started: Instant, error: CallError) -> Response {
     let id = clock::new_id();
+    count_routeless(gateway, &id, surface, started, error.http_status(), Some(error.class));
+    respond::error(&id, surface, None, &error)
+}
+
+/// A call that no route's stack has seen is counted all the same.
+pub(super) fn count_routeless(
+    gateway: &Gateway,
+    id: &str,
+    surface: Surface,
+    started: Instant,
+    status: u16,
+    class: Option<Class>,
+) {
     gateway.sink.emit(Signal::CallStarted { route: None });
     gateway.sink.emit(Signal::CallEnded(Box::new(CallEnd {
-        id: id.clone(),
+        id: id.to_owned(),
         route: None,
         surface,
-        status: error.http_status(),
-        outcome: Outcome::Failed,
-        class: Some(error.class),
+        status,
+        outcome: if class.is_some() { Outcome::Failed } else { Outcome::Ok },
+        class,
         endpoint: None,
         sends: 0,
         streamed: false,
@@ -113,5 +126,4 @@ pub(super) fn refuse(gateway: &Gateway, surface: Surface, started: Instant, erro
         usage: None,
         key_name: None,
     })));
-    respond::error(&id, surface, None, &error)
 }

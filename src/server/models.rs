@@ -58,6 +58,7 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
         usage: None,
         fate: Arc::new(Fate::default()),
     };
+    handle::count_routeless(gateway, &id, Surface::Models, started, reply.status, None);
     respond::reply(&id, Surface::Models, started, reply, gateway.stop.when_cut(), gateway.live.enter())
 }
 

@@ -123,9 +123,10 @@ pub fn error(id: &str, surface: Surface, route: Option<&str>, error: &CallError)
 
 /// The last event of a stream that broke.
 pub fn stream_error(id: &str, surface: Surface, failure: &Failure, sequence: u64) -> Bytes {
-    let message = format!("{} {}", failure.class.meaning(), failure.message);
+    let message = if failure.message.is_empty() { failure.class.meaning() } else { &failure.message };
+    let message = format!("{}: {message}", failure.class);
     let told = Told {
-        message: message.trim(),
+        message: &message,
         error_type: error_type(failure.class, 0),
         code: failure.class.as_str(),
         param: None,

@@ -49,6 +49,14 @@ fn again(class: Class) -> &'static str {
     }
 }
 
+fn status(class: Class) -> String {
+    match class {
+        Class::Upstream400 => "as upstream".into(),
+        Class::ClientDisconnect => "none (499 in the log)".into(),
+        _ => class.status().to_string(),
+    }
+}
+
 /// One row for each class, with the sentence, the fault and the answer to "sent again?" the code has.
 pub fn errors(markdown: &str) -> Vec<String> {
     let page = "docs/reference/errors.md";
@@ -60,7 +68,8 @@ pub fn errors(markdown: &str) -> Vec<String> {
             found.push(format!("{page}: no row for the class {key}"));
             continue;
         };
-        let wanted = [class.meaning(), fault(class), again(class)];
+        let status = status(class);
+        let wanted = [class.meaning(), fault(class), again(class), &status];
         for (cell, want) in wanted.iter().enumerate() {
             if row.get(cell + 1).map(String::as_str) != Some(*want) {
                 found.push(format!("{page}: row {key}: {:?} should be {want:?}", row.get(cell + 1)));
@@ -111,7 +120,8 @@ mod tests {
         let page: String = Class::ALL
             .iter()
             .map(|class| {
-                format!("| `{class}` | {} | {} | {} | 502 | Wait. |\n", class.meaning(), fault(*class), again(*class))
+                let (meaning, fault, again) = (class.meaning(), fault(*class), again(*class));
+                format!("| `{class}` | {meaning} | {fault} | {again} | {} | Wait. |\n", status(*class))
             })
             .collect();
         assert_eq!(errors(&page), Vec::<String>::new());

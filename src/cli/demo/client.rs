@@ -16,7 +16,7 @@ pub struct Told {
     pub good: bool,
     /// It looked complete to the client, and was not.
     pub deceived: bool,
-    /// From the start to the first word, for good answers.
+    /// From the start to the first word, for good streams.
     pub first: Option<Duration>,
     /// `x-outrigger-outcome`, through the gateway.
     pub outcome: Option<String>,
@@ -51,7 +51,7 @@ async fn ask(http: &reqwest::Client, base: &str, number: u64, stream: bool, star
     let (mut body, mut first) = (Vec::new(), None);
     while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
-        if first.is_none() && (!stream || has_words(&body)) {
+        if first.is_none() && stream && has_words(&body) {
             first = Some(clock::now().saturating_duration_since(started));
         }
     }

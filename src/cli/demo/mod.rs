@@ -18,6 +18,7 @@ use anyhow::Context;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::output;
 use crate::app::{self, Running};
 use crate::clock;
 use crate::config;
@@ -42,17 +43,17 @@ const LINE: Duration = Duration::from_secs(2);
 pub async fn run(seconds: u64, once: bool, as_json: bool) -> anyhow::Result<()> {
     let total = Duration::from_secs(seconds.max(1));
     let north = start_mock("").await?;
-    let south = start_mock("").await?;
+    let south = start_mock(story::SECOND).await?;
     let gateway = gateway(&north, &south).await?;
     let mut show = Show::new(as_json);
     show.say(&format!(
-        "Two model servers are about to have a bad day ({seconds} s). Every call is made twice: direct to the first\n\
-         server, and through Outrigger, which knows both.\n"
+        "Two model servers are about to have a bad day ({seconds} s), the first a worse one. Every call is made twice:\n\
+         direct to the first server, and through Outrigger, which knows both.\n"
     ));
     let (direct, through) = tell(&north, &gateway, total, &mut show).await?;
     show.end(total, &direct, &through, SEED);
     if as_json {
-        println!("{}", result(&direct, &through, seconds));
+        output::data(&format!("{}\n", result(&direct, &through, seconds)));
     }
     if !once {
         invite(&show, &gateway);
