@@ -53,7 +53,8 @@ impl Bench {
         let mut timeouts = vec![LONG];
         for (number, row) in rows.iter().enumerate() {
             let scenario = format!("{PACE}\nrules: [{{ do: {{ {} }} }}]", row.fault);
-            let of_row = [support::mock(&scenario).await, support::mock(&scenario).await, support::mock(&scenario).await];
+            let of_row =
+                [support::mock(&scenario).await, support::mock(&scenario).await, support::mock(&scenario).await];
             urls.extend([of_row[0].base_url(), of_row[1].base_url()]);
             routes.push(route(format!("alone-{number}"), vec![1 + 2 * number], clocks(row)));
             routes.push(route(format!("pair-{number}"), vec![2 + 2 * number, 0], clocks(row)));
@@ -160,7 +161,11 @@ impl Bench {
                     return Err("it looks complete".into());
                 }
                 let last = got.text().lines().filter(|line| line.starts_with("data:")).next_back().map(str::to_owned);
-                if last.is_some_and(|last| last.contains("\"error\"")) { Ok(()) } else { Err("error is not last".into()) }
+                if last.is_some_and(|last| last.contains("\"error\"")) {
+                    Ok(())
+                } else {
+                    Err("error is not last".into())
+                }
             }
         }
     }
