@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::{self, Answer, base, gateway, http, said, settings};
 
-const ANSWER: &str = "answer: { text: one answer of seven short words here, first_token: 0ms, per_token: 0ms }";
+const ANSWER: &str = "answer: { text: four words of it, first_token: 0ms, per_token: 0ms }";
 const HOWS: [&str; 3] = ["eof", "close", "reset"];
 /// Calls at the same time, each against a server of its own.
 const WORKERS: usize = 8;
@@ -125,27 +125,42 @@ fn commit(whole: &[u8]) -> (usize, usize) {
     panic!("no output in {text}");
 }
 
+/// A stream that is not cut.
+struct Whole {
+    length: usize,
+    events: Vec<(Option<String>, Value)>,
+    readable: usize,
+    over: usize,
+}
+
+impl Whole {
+    fn of(bytes: &[u8]) -> Self {
+        let (readable, over) = commit(bytes);
+        Self { length: bytes.len(), events: events(bytes).unwrap(), readable, over }
+    }
+}
+
 /// Whether what the client got of a stream cut at `at` is honest.
-fn honest(got: &Answer, whole: &[u8], at: usize) -> Result<(), String> {
-    let (readable, over) = commit(whole);
+fn honest(got: &Answer, whole: &Whole, at: usize) -> Result<(), String> {
+    let Whole { events: all, readable, over, .. } = whole;
     if got.broken {
         return Err("the connection broke".into());
     }
     if got.status != 200 {
         return match got.error_code() {
-            _ if at >= over => Err("an error status, though there was output".into()),
+            _ if at >= *over => Err("an error status, though there was output".into()),
             Some(code) if code == "stream_truncated" && got.status == 502 => Ok(()),
             code => Err(format!("{} {code:?}", got.status)),
         };
     }
-    if at < readable {
+    if at < *readable {
         return Err("a success before any output".into());
     }
-    let (seen, all) = (events(&got.body)?, events(whole)?);
+    let seen = events(&got.body)?;
     let Some((last, before)) = seen.split_last() else { return Err("nothing at all".into()) };
     if is_end(last) {
         // It looks complete: then all that is said was delivered, and only the marker was ours to add.
-        return if seen == all { Ok(()) } else { Err("it looks complete and is not".into()) };
+        return if seen == *all { Ok(()) } else { Err("it looks complete and is not".into()) };
     }
     if before.iter().any(is_end) {
         return Err("something after the end".into());
@@ -169,16 +184,18 @@ async fn cut_everywhere(path: &'static str, body: fn(&str) -> String, step: usiz
             let (alone, pairs) = (format!("alone{worker}"), format!("pairs{worker}"));
             let (whole, healed) = (bench.whole(&alone).await, bench.whole(&pairs).await);
             assert_eq!(whole.len(), healed.len(), "equally long names make equally long streams");
+            let whole = Whole::of(&whole);
             let (mut wrong, mut cuts) = (Vec::new(), 0);
-            for at in (worker * step..whole.len()).step_by(step * WORKERS) {
+            for at in (worker * step..whole.length).step_by(step * WORKERS) {
                 for how in HOWS {
                     cuts += 1;
                     bench.cut(worker, at, how);
                     let got = bench.post(&base(&bench.gateway), &alone, Some("0")).await;
                     if let Err(what) = honest(&got, &whole, at) {
-                        wrong.push(format!("{path} at {at} of {} by {how}: {what}; {}", whole.len(), got.text()));
+                        wrong.push(format!("{path} at {at} of {} by {how}: {what}; {}", whole.length, got.text()));
                     }
-                    if at >= commit(&whole).0 {
+                    // Before the first output is out, a second target can still give all of it.
+                    if at >= whole.readable || how != HOWS[at / step % HOWS.len()] {
                         continue;
                     }
                     let got = bench.post(&base(&bench.gateway), &pairs, None).await;
@@ -204,14 +221,14 @@ fn chat(model: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_stream_cut_at_any_byte_never_looks_complete() {
     let cuts = cut_everywhere("/chat/completions", chat, 1).await;
-    assert!(cuts > 3000, "{cuts}");
+    assert!(cuts > 2500, "{cuts}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_responses_stream_cut_anywhere_never_looks_complete() {
     let body = |model: &str| format!(r#"{{"model":"{model}","stream":true,"input":"hello"}}"#);
     let cuts = cut_everywhere("/responses", body, 7).await;
-    assert!(cuts > 500, "{cuts}");
+    assert!(cuts > 300, "{cuts}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,6 +285,25 @@ async fn framing_passes_byte_for_byte() {
                     assert_eq!(said(&got.body), said(&plain.body), "{framing}{slice}");
                 }
             }
+        }
+    }
+}
+
+/// Bytes nobody looks into: where they break off the connection does, for no other ending tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_is_cut_breaks_off() {
+    let upstream = support::mock(ANSWER).await;
+    let gateway = gateway(settings(&[upstream.base_url()])).await;
+    let http = http();
+    let body = r#"{"model":"m","input":"hello","voice":"v"}"#;
+    let whole = support::post(&http, &format!("{}/audio/speech", upstream.base_url()), body).await;
+    for at in [0, 1, 100, whole.body.len() - 1] {
+        for how in ["close", "reset"] {
+            let yaml = format!("{ANSWER}\nrules: [{{ do: {{ cut: {{ at: byte {at}, how: {how} }} }} }}]");
+            upstream.set_scenario(Scenario::parse(&yaml).unwrap());
+            let got = support::post(&http, &format!("{}/audio/speech", base(&gateway)), body).await;
+            assert!(got.broken || got.status >= 500, "{at} by {how}: {} with {} bytes", got.status, got.body.len());
+            assert!(whole.body.starts_with(&got.body) || got.status >= 500, "{at} by {how}");
         }
     }
 }

@@ -3,3 +3,4 @@
 mod cut;
 mod faults;
 mod first;
+mod hostile;
