@@ -25,10 +25,10 @@ pub enum Closing {
     Fail(Failure),
 }
 
-/// The reader for a surface's streams; `None` where there are none to read.
-pub fn reader(surface: Surface) -> Option<Box<dyn StreamReader + Send>> {
+/// The reader for a surface's streams, of which so many choices were asked; `None` where there are none to read.
+pub fn reader(surface: Surface, choices: u64) -> Option<Box<dyn StreamReader + Send>> {
     match surface {
-        Surface::Chat | Surface::Completions => Some(Box::new(ChunkReader::new())),
+        Surface::Chat | Surface::Completions => Some(Box::new(ChunkReader::of(choices))),
         Surface::Responses => Some(Box::new(ResponsesReader::new())),
         Surface::Messages => Some(Box::new(MessagesReader::new())),
         Surface::Embeddings | Surface::Models | Surface::Opaque => None,
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn only_surfaces_with_streams_have_readers() {
         for surface in [Surface::Chat, Surface::Completions, Surface::Responses, Surface::Messages] {
-            assert!(reader(surface).is_some(), "{surface:?}");
+            assert!(reader(surface, 1).is_some(), "{surface:?}");
         }
         for surface in [Surface::Embeddings, Surface::Models, Surface::Opaque] {
-            assert!(reader(surface).is_none(), "{surface:?}");
+            assert!(reader(surface, 1).is_none(), "{surface:?}");
         }
     }
 
@@ -135,7 +135,7 @@ mod tests {
             let sure = text.find(marker).unwrap() + marker.len();
             for cut in 0..=text.len() {
                 let (mut decoder, mut out) = (Decoder::new(1 << 20), Vec::new());
-                let mut reader = reader(surface).unwrap();
+                let mut reader = reader(surface, 1).unwrap();
                 decoder.push(Bytes::copy_from_slice(&text.as_bytes()[..cut]), &mut out).unwrap();
                 out.extend(decoder.finish());
                 for frame in &out {

@@ -78,6 +78,24 @@ fn a_failing_target_is_repeated_and_then_the_next_is_asked() {
 }
 
 #[test]
+fn who_cannot_be_reached_is_not_asked_until_nothing_is_left_for_the_next() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    use AttemptKind::*;
+    for class in [Class::DnsFailure, Class::ConnectTimeout, Class::ConnectRefused, Class::ResetBeforeResponse] {
+        let failures = vec![Failure { unsent: true, ..fail(class) }; 9];
+        let told = story(&route, terms(now), now, &failures);
+        assert_eq!(told.last().map(|(target, kind, _)| (*target, *kind)), Some((1, Fallback)), "{class}: {told:?}");
+        let at_once = told[1].2.is_zero();
+        assert_eq!(at_once, class == Class::ResetBeforeResponse, "{class}: {told:?}");
+    }
+    let few = RouteSettings { max_sends: 2, ..route };
+    let told = story(&few, terms(now), now, &vec![fail(Class::Upstream500); 9]);
+    assert_eq!(told[1].1, Fallback, "the last send is for who has not failed yet");
+    let most = Terms { options: Options { retries: Some(u32::MAX), ..Options::default() }, ..terms(now) };
+    assert_eq!(story(&few, most, now, &vec![fail(Class::Upstream500); 9]).len(), 2);
+}
+
+#[test]
 fn what_cannot_help_is_not_sent() {
     let now = Instant::now();
     for class in Class::ALL.iter().copied() {

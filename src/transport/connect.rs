@@ -205,14 +205,27 @@ fn classify(at: &str, error: &(dyn StdError + 'static)) -> Dial {
         if let Some(tls) = tls_error(error) {
             return Dial { class: Class::TlsFailure, message: format!("TLS with {at} failed: {tls}") };
         }
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) {
+        match io_kind(error) {
             // Somebody listens, takes the connection and throws it away.
-            return Dial { class: Class::ResetBeforeResponse, message: format!("{at} reset the new connection") };
+            Some(io::ErrorKind::ConnectionReset) => {
+                return Dial { class: Class::ResetBeforeResponse, message: format!("{at} reset the new connection") };
+            }
+            // TCP alone has no end of file: it came in the midst of the handshake.
+            Some(io::ErrorKind::UnexpectedEof) => {
+                return Dial { class: Class::TlsFailure, message: format!("{at} closed within the TLS handshake") };
+            }
+            _ => {}
         }
         root = error.to_string();
         cause = error.source();
     }
     Dial { class: Class::ConnectRefused, message: format!("cannot connect to {at}: {root}") }
+}
+
+/// What an I/O error is at its core.
+fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
+    let error = error.downcast_ref::<io::Error>()?;
+    error.get_ref().and_then(|inner| io_kind(inner)).or(Some(error.kind()))
 }
 
 fn tls_error(error: &(dyn StdError + 'static)) -> Option<String> {

@@ -189,7 +189,7 @@ impl Inner {
         if is_events && !call.stream {
             return Err(Failure::new(Class::WrongContentType, "a stream where a whole answer was asked for"));
         }
-        if is_events && let Some(reader) = dialect::reader(call.surface) {
+        if is_events && let Some(reader) = dialect::reader(call.surface, call.choices) {
             if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
                 return Err(Failure::new(Class::Undecodable, "a compressed event stream that was not asked for"));
             }

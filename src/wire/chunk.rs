@@ -27,6 +27,8 @@ pub struct ChunkReader {
     open: usize,
     /// A choice finished for a reason that explains an empty answer.
     excused: bool,
+    /// Choices that were asked for: until so many have begun, only the server's own marker ends the stream.
+    wanted: u64,
 }
 
 #[derive(Deserialize)]
@@ -128,9 +130,14 @@ enum Key {
 }
 
 impl ChunkReader {
-    /// A reader at the start of a stream.
+    /// A reader at the start of a stream of one choice.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a stream of which so many choices were asked.
+    pub fn of(wanted: u64) -> Self {
+        Self { wanted, ..Self::default() }
     }
 
     fn chunk(&mut self, data: &[u8], chunk: Chunk<'_>) -> Meaning {
@@ -240,6 +247,8 @@ impl StreamReader for ChunkReader {
             (true, ..) | (false, false, false) => End::Truncated,
             (false, true, _) if hollow => End::Empty,
             (false, true, true) => End::Complete,
+            // A choice that never began cannot be told from one that was cut off.
+            (false, true, false) if (self.choices.len() as u64) < self.wanted => End::Truncated,
             (false, true, false) => End::Unmarked,
             (false, false, true) if hollow => End::Empty,
             (false, false, true) => End::DoneOnly,

@@ -367,3 +367,16 @@ proptest! {
         prop_assert!(letters.contains('D') || reader.ended() == End::Truncated);
     }
 }
+
+#[test]
+fn a_choice_that_never_began_is_missing_unless_the_server_says_done() {
+    for (wanted, marked, end) in [(1, false, End::Unmarked), (2, false, End::Truncated), (2, true, End::Complete)] {
+        let mut reader = ChunkReader::of(wanted);
+        for event in [TEXT, STOP].into_iter().chain(marked.then_some(DONE)) {
+            let (mut decoder, mut out) = (Decoder::new(1 << 20), Vec::new());
+            decoder.push(Bytes::from(format!("data: {event}\n\n")), &mut out).unwrap();
+            out.iter().for_each(|frame| drop(reader.read(frame)));
+        }
+        assert_eq!(reader.ended(), end, "{wanted} wanted, marked: {marked}");
+    }
+}

@@ -116,6 +116,7 @@ fn call(spec: &CallSpec) -> Call {
         model_span: None,
         stream: spec.stream,
         include_usage: false,
+        choices: 1,
         prompt_bytes: spec.bytes,
         started: now,
         client_patience: spec.timeout,

@@ -1,4 +1,6 @@
 //! Ring three: real sockets, a stand-in model server that misbehaves, and what a client gets to see of it.
 
+mod cut;
 mod faults;
 mod first;
+mod hostile;
