@@ -54,7 +54,7 @@ async fn reads_late(upstream: &mock::Running, gateway: &Running, path: &str, lea
 
 #[tokio::test]
 async fn a_stream_waits_for_its_reader() {
-    let scenario = "rules: [{ when: { path: /v1/chat/completions }, do: { huge_body: 30MiB } }]";
+    let scenario = "rules: [{ when: { path: /v1/chat/completions }, do: { huge_event: 16KiB, huge_body: 30MiB } }]";
     let upstream = mock(&format!("answer: {{ per_token: 0ms, first_token: 0ms }}\n{scenario}")).await;
     let gateway = gateway(settings(&[upstream.base_url()])).await;
     reads_late(&upstream, &gateway, "/chat/completions", 30 * MIB).await;
