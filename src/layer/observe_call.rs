@@ -138,7 +138,9 @@ impl Guard {
     fn refused(&mut self, error: &CallError) {
         self.end.sends = error.sends;
         self.end.endpoint = error.trail.last().map(|last| last.endpoint.clone()).filter(|name| !name.is_empty());
-        self.done(error.http_status(), Outcome::Failed, Some(error.class));
+        let left = error.class == Class::ClientDisconnect;
+        let outcome = if left { Outcome::Cancelled } else { Outcome::Failed };
+        self.done(error.http_status(), outcome, Some(error.class));
     }
 
     fn done(&mut self, status: u16, outcome: Outcome, class: Option<Class>) {

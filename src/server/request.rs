@@ -37,9 +37,11 @@ pub fn surface<'a>(method: &Method, path: &'a str, headers: &HeaderMap) -> Optio
     Some((if packed { Surface::Opaque } else { read }, rest))
 }
 
-/// A WebSocket handshake, which a proxy for calls cannot carry.
+/// A WebSocket handshake, which a proxy for calls cannot carry. Any other upgrade is an offer that a server may leave:
+/// clients that would like HTTP/2 make it on every call in clear text.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
+    let offers = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    offers.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// The call a request asks for, and its body where that is passed on as it comes.

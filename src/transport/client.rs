@@ -69,6 +69,10 @@ fn explain(error: &Error) -> Failure {
     if hyper.is_some_and(|error| error.is_parse() || error.is_parse_too_large()) {
         return Failure::new(Class::BadFraming, "the response head is not HTTP, or over our limits");
     }
+    if hyper.is_some_and(hyper::Error::is_user) {
+        // The only body that can fail is one passed on as it comes: its sender left, and the endpoint did nothing wrong.
+        return Failure::new(Class::ClientDisconnect, "the body broke off before its announced end");
+    }
     let reused = error.connect_info().is_some_and(|info| {
         let mut extras = http::Extensions::new();
         info.get_extras(&mut extras);

@@ -1,6 +1,15 @@
 //! Ring three: real sockets, a stand-in model server that misbehaves, and what a client gets to see of it.
 
+mod admin;
+mod backpressure;
+mod cancel;
+mod clocks;
 mod cut;
+mod drain;
+mod errors;
 mod faults;
 mod first;
 mod hostile;
+mod models;
+mod passthrough;
+mod tools;
