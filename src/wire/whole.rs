@@ -89,10 +89,11 @@ struct Choice<'a> {
 /// Reads a complete success body. Blank lines before the JSON are fine: some servers send them while they wait.
 pub fn read(kind: BodyKind, body: &[u8]) -> Whole {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii();
-    if serde_json::from_slice::<IgnoredAny>(body).is_err() {
-        return Whole::NotJson;
-    }
+    let is_json = || serde_json::from_slice::<IgnoredAny>(body).is_ok();
     if body.first() != Some(&b'{') {
+        if !is_json() {
+            return Whole::NotJson;
+        }
         return match serde_json::from_slice::<Value>(body) {
             Ok(Value::Array(items)) if items.first().is_some_and(|item| item.get("error").is_some()) => {
                 Whole::Error(error::parse(None, body))
@@ -100,9 +101,11 @@ pub fn read(kind: BodyKind, body: &[u8]) -> Whole {
             _ => Whole::NotAnObject,
         };
     }
-    let Ok(probe) = serde_json::from_slice::<Probe<'_>>(body) else {
+    let probe = match serde_json::from_slice::<Probe<'_>>(body) {
+        Ok(probe) => probe,
         // An object whose members have types of their own: let it pass, it says something.
-        return Whole::Answer { usage: None, empty: false, reasoning_only: false };
+        Err(_) if is_json() => return Whole::Answer { usage: None, empty: false, reasoning_only: false },
+        Err(_) => return Whole::NotJson,
     };
     let reported = probe.error.is_some_and(|raw| truthy(raw.get()));
     let named = probe.object.as_deref() == Some("error") || probe.kind.as_deref() == Some("error");
