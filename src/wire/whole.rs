@@ -90,10 +90,14 @@ struct Choice<'a> {
 pub fn read(kind: BodyKind, body: &[u8]) -> Whole {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii();
     // Strings that are skipped are not looked into, so whether all of it is text is asked first.
-    if std::str::from_utf8(body).is_err() || serde_json::from_slice::<IgnoredAny>(body).is_err() {
+    if std::str::from_utf8(body).is_err() {
         return Whole::NotJson;
     }
+    let is_json = || serde_json::from_slice::<IgnoredAny>(body).is_ok();
     if body.first() != Some(&b'{') {
+        if !is_json() {
+            return Whole::NotJson;
+        }
         return match serde_json::from_slice::<Value>(body) {
             Ok(Value::Array(items)) if items.first().is_some_and(|item| item.get("error").is_some()) => {
                 Whole::Error(error::parse(None, body))
@@ -101,9 +105,11 @@ pub fn read(kind: BodyKind, body: &[u8]) -> Whole {
             _ => Whole::NotAnObject,
         };
     }
-    let Ok(probe) = serde_json::from_slice::<Probe<'_>>(body) else {
+    let probe = match serde_json::from_slice::<Probe<'_>>(body) {
+        Ok(probe) => probe,
         // An object whose members have types of their own: let it pass, it says something.
-        return Whole::Answer { usage: None, empty: false, reasoning_only: false };
+        Err(_) if is_json() => return Whole::Answer { usage: None, empty: false, reasoning_only: false },
+        Err(_) => return Whole::NotJson,
     };
     let reported = probe.error.is_some_and(|raw| truthy(raw.get()));
     let named = probe.object.as_deref() == Some("error") || probe.kind.as_deref() == Some("error");

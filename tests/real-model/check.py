@@ -86,8 +86,10 @@ def ours(headers) -> None:
     if THROUGH:
         missing = [name for name in OURS if not headers.get(f"x-outrigger-{name}")]
         assert not missing, f"no x-outrigger- headers: {missing}"
-        equal(headers["x-outrigger-attempts"], "1", "x-outrigger-attempts")
-        equal(headers["x-outrigger-outcome"], "ok", "x-outrigger-outcome")
+        # This server promises to keep connections and closes them after each stream all the same: a send may meet one
+        # that is just going. Nothing else may need a second send.
+        for failed in filter(None, headers.get("x-outrigger-trail", "").split(", ")):
+            assert ";class=reset_before_response;" in failed, failed
 
 
 def chats(client: openai.OpenAI, spent: Sum) -> None:
