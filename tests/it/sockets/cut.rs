@@ -301,7 +301,10 @@ async fn a_download_that_is_cut_breaks_off() {
         for how in ["close", "reset"] {
             let yaml = format!("{ANSWER}\nrules: [{{ do: {{ cut: {{ at: byte {at}, how: {how} }} }} }}]");
             upstream.set_scenario(Scenario::parse(&yaml).unwrap());
-            let got = support::post(&http, &format!("{}/audio/speech", base(&gateway)), body).await;
+            let sent = http.post(format!("{}/audio/speech", base(&gateway))).body(body).send().await;
+            // Without a single byte of the body, the head may not have left either.
+            let Ok(answer) = sent else { continue };
+            let got = Answer::of(Ok(answer)).await;
             assert!(got.broken || got.status >= 500, "{at} by {how}: {} with {} bytes", got.status, got.body.len());
             assert!(whole.body.starts_with(&got.body) || got.status >= 500, "{at} by {how}");
         }
