@@ -310,3 +310,17 @@ async fn a_download_that_is_cut_breaks_off() {
         }
     }
 }
+
+/// The same where a list of prompts asks for several choices without saying so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prompt_that_was_never_answered_is_missed() {
+    let upstream = support::mock("rules: [{ do: { no_done: true } }]").await;
+    let gateway = gateway(settings(&[upstream.base_url()])).await;
+    for (prompt, complete) in [(r#"["a"]"#, true), ("[1,2]", true), (r#"["a","b"]"#, false), ("[[1],[2]]", false)] {
+        let body = format!(r#"{{"model":"m","stream":true,"prompt":{prompt}}}"#);
+        let request = http().post(format!("{}/completions", base(&gateway))).header("x-outrigger-retries", "0");
+        let got = Answer::of(request.body(body).send().await).await;
+        assert_eq!(got.looks_complete(), complete, "{prompt}: {}", got.text());
+        assert_eq!(got.error_code().as_deref() == Some("stream_truncated"), !complete, "{prompt}");
+    }
+}
