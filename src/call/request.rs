@@ -80,7 +80,7 @@ pub struct Call {
     pub stream: bool,
     /// Whether the stream is to end with a usage event (`stream_options.include_usage`).
     pub include_usage: bool,
-    /// How many choices the body asks for (`n`), at least 1.
+    /// How many choices the body asks for (`n`, for each prompt), at least 1.
     pub choices: u64,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,

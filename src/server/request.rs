@@ -93,7 +93,7 @@ pub async fn read(
         model_span: envelope.model_span,
         stream: envelope.stream && streams,
         include_usage: envelope.includes_usage,
-        choices: envelope.n.unwrap_or(1).max(1),
+        choices: envelope.n.unwrap_or(1).max(1).saturating_mul(envelope.prompts.unwrap_or(1)),
         started,
         client_patience: asked.patience,
         deadline: started,

@@ -24,6 +24,8 @@ pub struct Envelope {
     pub stream: bool,
     /// Number of choices asked for.
     pub n: Option<u64>,
+    /// Number of prompts, where `prompt` is a list of them; each gets its own choices.
+    pub prompts: Option<u64>,
     /// The caller's cap on output tokens, under whichever name.
     pub max_tokens: Option<u64>,
     /// Whether tools are offered to the model.
@@ -72,6 +74,7 @@ pub fn read(body: &[u8]) -> Result<Envelope, EnvelopeError> {
     }
     let mut envelope = Envelope {
         n: found.n.and_then(lax),
+        prompts: found.prompt.and_then(prompts),
         max_tokens: found.max_tokens.and_then(lax),
         has_tools: found.has_tools,
         includes_usage: found
@@ -128,6 +131,7 @@ struct Found<'a> {
     stream: Option<&'a RawValue>,
     stream_options: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
     max_tokens: Option<&'a RawValue>,
     has_tools: bool,
     twice: Option<(&'static str, &'a RawValue)>,
@@ -140,6 +144,7 @@ enum Key {
     Stream,
     StreamOptions,
     N,
+    Prompt,
     #[serde(alias = "max_completion_tokens", alias = "max_output_tokens")]
     MaxTokens,
     #[serde(alias = "functions")]
@@ -176,6 +181,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
                         }
                         Key::StreamOptions => found.stream_options = Some(map.next_value()?),
                         Key::N => found.n = Some(map.next_value()?),
+                        Key::Prompt => found.prompt = Some(map.next_value()?),
                         Key::MaxTokens => {
                             let raw: &RawValue = map.next_value()?;
                             if raw.get() != "null" {
@@ -198,6 +204,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+}
+
+/// A list of texts or of token lists is a list of prompts; a list of numbers is one prompt.
+fn prompts(raw: &RawValue) -> Option<u64> {
+    let items = raw.get().starts_with('[').then(|| lax::<Vec<&RawValue>>(raw)).flatten()?;
+    items.first().filter(|first| first.get().starts_with(['"', '[']))?;
+    Some(items.len() as u64)
 }
 
 fn lax<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {

@@ -34,6 +34,20 @@ fn what_is_left_open() {
 }
 
 #[test]
+fn prompts_are_counted() {
+    for (prompt, count) in [
+        (r#""a""#, None),
+        ("null", None),
+        ("[]", None),
+        ("[1,2,3]", None),
+        (r#"["a","b"]"#, Some(2)),
+        ("[[1,2],[3]]", Some(2)),
+    ] {
+        assert_eq!(ok(&format!(r#"{{"prompt":{prompt}}}"#)).prompts, count, "{prompt}");
+    }
+}
+
+#[test]
 fn what_is_refused_and_where() {
     // body, member at fault, offset, line, column
     let rows: &[(&str, Option<&str>, usize, usize, usize)] = &[
