@@ -3,6 +3,8 @@
 //! One chat stream, handed over in large chunks (a server that is far ahead), one event at a time (a model that is
 //! just writing) and byte by byte (the worst there is).
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench that cannot run is to say so at once")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

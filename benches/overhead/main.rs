@@ -6,6 +6,15 @@
 //! alike; then Criterion's wall-clock figures of the same calls. `-- table` prints the table alone. Nothing here
 //! asserts a speed.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench that cannot run is to say so at once"
+)]
+
 mod client;
 mod cpu;
 mod proxies;

@@ -127,7 +127,7 @@ impl EventStream {
                             self.take(data);
                         }
                     }
-                    Some(Err(_)) => self.fail(Failure::new(Class::StreamTruncated, "the connection broke mid-stream")),
+                    Some(Err(error)) => self.fail(broken(&error)),
                     None => self.end(),
                 },
             }
@@ -215,6 +215,19 @@ impl EventStream {
     fn fail(&mut self, failure: Failure) {
         self.phase = Phase::Over;
         self.ready.push_back(Err(failure));
+    }
+}
+
+/// A chunk that is none is bad framing; any other way to break off is a cut.
+fn broken(error: &hyper::Error) -> Failure {
+    let kind = std::error::Error::source(error)
+        .and_then(|cause| cause.downcast_ref::<std::io::Error>())
+        .map(std::io::Error::kind);
+    match kind {
+        Some(std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput) => {
+            Failure::new(Class::BadFraming, "a chunk of the stream is not framed as HTTP")
+        }
+        _ => Failure::new(Class::StreamTruncated, "the connection broke mid-stream"),
     }
 }
 

@@ -100,10 +100,10 @@ impl Inner {
         if matches!(call.method, Method::GET | Method::HEAD) && matches!(status, 429 | 500 | 502 | 503 | 504 | 529) {
             // Nothing was changed by asking, so it may be asked again; what it said last is kept word for word.
             let (head, body) = response.into_parts();
-            let body = whole::collect_some(body).await;
+            let (body, complete) = whole::collect_some(body).await;
             let headers = headers::end_to_end(head.headers);
             let mut failure = dialect::classify(dialect, status, &headers, &body, clock::wall());
-            failure.original = Some(Box::new(Original { status, headers, body }));
+            failure.original = complete.then(|| Box::new(Original { status, headers, body }));
             return Err(failure);
         }
         Ok(opaque(&attempt, response))
@@ -180,9 +180,14 @@ impl Inner {
         let (status, headers) = (head.status.as_u16(), head.headers);
         if !head.status.is_success() {
             // What can be read of it: a refusal cut short is still a refusal.
-            let body = whole::collect_some(body).await;
+            let (body, complete) = whole::collect_some(body).await;
             let body = whole::unpack(body.clone(), headers.get(CONTENT_ENCODING)).unwrap_or(body);
-            return Err(dialect::classify(dialect, status, &headers::end_to_end(headers), &body, clock::wall()));
+            let mut failure = dialect::classify(dialect, status, &headers::end_to_end(headers), &body, clock::wall());
+            if !complete {
+                // Half an answer is not the endpoint's word; ours says what can be said.
+                failure.original = None;
+            }
+            return Err(failure);
         }
         let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let is_events = kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream");

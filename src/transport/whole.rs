@@ -34,9 +34,10 @@ pub async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     }
 }
 
-/// As much of an error answer as came, up to a limit.
-pub async fn collect_some(body: Incoming) -> Bytes {
-    read_up_to(body, ERROR_LIMIT).await.0
+/// As much of an error answer as came, up to a limit, and whether that is all of it.
+pub async fn collect_some(body: Incoming) -> (Bytes, bool) {
+    let (bytes, ended) = read_up_to(body, ERROR_LIMIT).await;
+    (bytes, matches!(ended, Ended::Well))
 }
 
 enum Ended {
