@@ -5,6 +5,9 @@
 //! a table of CPU time per call and of the ratios, from rounds in which all take turns, so that noise meets them
 //! alike; then Criterion's wall-clock figures of the same calls. `-- table` prints the table alone. Nothing here
 //! asserts a speed.
+//!
+//! Where the kernel puts the threads moves the ratios more than most changes do: compare runs pinned to one core,
+//! as in `taskset -c 1 cargo bench --bench overhead -- table`.
 
 mod client;
 mod cpu;
