@@ -6,8 +6,7 @@
 //! alike; then Criterion's wall-clock figures of the same calls. `-- table` prints the table alone. Nothing here
 //! asserts a speed.
 //!
-//! Where the kernel puts the threads moves the ratios more than most changes do: compare runs pinned to one core,
-//! as in `taskset -c 1 cargo bench --bench overhead -- table`.
+//! Everything runs on one core, so that no run is lucky with where the kernel puts its threads.
 
 mod client;
 mod cpu;
@@ -41,6 +40,7 @@ struct Sample {
 }
 
 fn main() {
+    cpu::on_one_core();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let measured = args.iter().any(|arg| arg == "--bench");
     let filtered = args.iter().any(|arg| !arg.starts_with('-') && arg != "table");
