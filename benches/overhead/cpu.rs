@@ -4,13 +4,29 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 /// How long a thread that has just answered may take to go idle.
 const SETTLE: Duration = Duration::from_millis(2);
+
+/// Starts this program anew on one core, unless it is on one already.
+///
+/// On several, waking a thread costs more or less by where the kernel has put it, and it stays there: the ratios
+/// of two runs then differ by more than the proxies do.
+pub fn on_one_core() {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux, with /proc");
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map_or("", str::trim);
+    // A list such as `0-3,8`; the last is the least likely to serve interrupts.
+    let Some(last) = cores.rsplit([',', '-']).next().filter(|last| *last != cores) else { return };
+    let program = std::env::current_exe().expect("the path of this program");
+    let error = Command::new("taskset").args(["-c", last]).arg(program).args(std::env::args_os().skip(1)).exec();
+    eprintln!("the ratios will be unsteady: `taskset` cannot be run ({error})");
+}
 
 /// A server with a current-thread runtime of its own.
 pub struct Server {

@@ -5,6 +5,8 @@
 //! a table of CPU time per call and of the ratios, from rounds in which all take turns, so that noise meets them
 //! alike; then Criterion's wall-clock figures of the same calls. `-- table` prints the table alone. Nothing here
 //! asserts a speed.
+//!
+//! Everything runs on one core, so that no run is lucky with where the kernel puts its threads.
 
 #![allow(
     clippy::expect_used,
@@ -47,6 +49,7 @@ struct Sample {
 }
 
 fn main() {
+    cpu::on_one_core();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let measured = args.iter().any(|arg| arg == "--bench");
     let filtered = args.iter().any(|arg| !arg.starts_with('-') && arg != "table");
