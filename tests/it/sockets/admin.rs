@@ -99,6 +99,9 @@ async fn what_clients_make_up_becomes_no_series() {
         post(&http, &url, body).await.status
     };
     assert_eq!((ask("m").await, ask("special").await, ask("unknown").await), (200, 200, 404));
+    for path in ["/v1/plain", "/v1/models/x"] {
+        Raw::ask(gateway.data(), "GET", path, &[], b"").await;
+    }
     let metrics = format!("http://{}/metrics", gateway.admin());
     let before = series(&get(&http, &metrics).await.text());
     for number in 0..500 {

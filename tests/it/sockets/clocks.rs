@@ -115,10 +115,10 @@ async fn a_deadline_mid_stream_is_told_in_the_stream() {
     for (path, end) in
         [("/v1/chat/completions", "[DONE]"), ("/v1/messages", "message_stop"), ("/v1/responses", "response.completed")]
     {
-        let upstream = mock("answer: { tokens: 100000, per_token: 5ms }").await;
+        let upstream = mock("answer: { tokens: 2000, per_token: 5ms }").await;
         let gateway = gateway(settings(&[upstream.base_url()])).await;
         let answer =
-            Raw::ask(gateway.data(), "POST", path, &[("x-outrigger-timeout", "400ms")], chat(true).as_bytes()).await;
+            Raw::ask(gateway.data(), "POST", path, &[("x-outrigger-timeout", "1500ms")], chat(true).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("deadline_exceeded"), "{path}: {answer}");
         assert!(!answer.contains(end), "{path} ends as if it were whole");
         upstream.until(|stats| stats.cancelled == 1).await;

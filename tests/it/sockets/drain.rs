@@ -176,6 +176,8 @@ async fn state_that_cannot_be_kept_stops_nobody() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("file");
     std::fs::write(&file, "not a folder").unwrap();
+    let now = outrigger::clock::wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let most = u32::MAX;
     let broken = |name: &str, text: &str| {
         let dir = root.path().join(name);
         std::fs::create_dir(&dir).unwrap();
@@ -190,6 +192,10 @@ async fn state_that_cannot_be_kept_stops_nobody() {
         broken("cut", "{\"version\":1,\"saved_at\":1"),
         broken("later", "{\"version\":99,\"saved_at\":1,\"budgets\":{}}"),
         broken("future", "{\"version\":1,\"saved_at\":99999999999,\"budgets\":{\"default\":[[0,4000000000]]}}"),
+        broken(
+            "endless-counts",
+            &format!("{{\"version\":1,\"saved_at\":{now},\"budgets\":{{\"default\":[[{most},{most}]]}}}}"),
+        ),
         broken("endless", "{\"version\":1,\"saved_at\":18446744073709551615,\"budgets\":{}}"),
     ] {
         let gateway = gateway(with_state(upstream.base_url(), &dir)).await;

@@ -45,6 +45,7 @@ async fn a_request_that_cannot_be_read() {
             let told = answer.json();
             assert_eq!((answer.status, calls), (status, 0), "{body}: {told}");
             assert!(told["error"]["message"].as_str().unwrap().contains(says), "{body}: {told}");
+            let param = param.filter(|_| path != "/messages");
             assert_eq!(told["error"]["param"].as_str(), param, "{body}: {told}");
             assert_eq!(told["type"].as_str(), (path == "/messages").then_some("error"), "{told}");
             assert_eq!(told["error"]["type"], "invalid_request_error", "{told}");
