@@ -1,5 +1,7 @@
 //! Tests over the whole: stacks on a paused clock, and the real thing over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod scenarios;
 mod sockets;
 mod support;

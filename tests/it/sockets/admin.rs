@@ -85,7 +85,7 @@ async fn every_family_is_there_at_zero() {
 
 #[tokio::test]
 async fn what_clients_make_up_becomes_no_series() {
-    let upstream = mock("{}").await;
+    let upstream = mock("answer: { tokens: 1, first_token: 0ms, per_token: 0ms }").await;
     let mut settings = settings(&[upstream.base_url()]);
     let mut second = settings.routes[0].clone();
     (second.name, second.model) = ("say \"hi\"\\\nnow".into(), "special".into());
