@@ -91,7 +91,7 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
             gateway.data(),
             max_connections,
             reached(phase.clone(), Phase::Closing),
-            reached(phase.clone(), Phase::Ended),
+            flushed(phase.clone()),
         )),
         // The admin port answers until the very end, so that a probe can see the drain.
         tokio::spawn(accept::serve(
@@ -130,13 +130,12 @@ impl Running {
         let mut now = std::pin::pin!(now);
         self.stop.drain();
         tracing::info!(calls = self.gateway.live().count(), "draining");
-        let mut hurry = false;
-        tokio::select! {
-            () = clock::sleep(drain.delay) => {}
-            () = &mut now => hurry = true,
-        }
+        let hurried = tokio::select! {
+            () = clock::sleep(drain.delay) => false,
+            () = &mut now => true,
+        };
         self.closing.send_replace(Phase::Closing);
-        if !hurry {
+        if !hurried {
             tokio::select! {
                 () = self.idle() => {}
                 () = clock::sleep(drain.timeout) => {}
@@ -188,6 +187,12 @@ async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 async fn reached(mut phase: watch::Receiver<Phase>, at_least: Phase) {
     // A sender that is gone has nothing more to close.
     drop(phase.wait_for(|phase| *phase >= at_least).await);
+}
+
+/// The calls have ended; what was written for them is on its way for a little longer.
+async fn flushed(phase: watch::Receiver<Phase>) {
+    reached(phase, Phase::Ended).await;
+    clock::sleep(LAST_WORDS).await;
 }
 
 async fn keep_snapshots(gateway: Arc<Gateway>, phase: watch::Receiver<Phase>) {

@@ -82,6 +82,6 @@ async fn replace(dir: &Path, snapshot: &Snapshot) -> std::io::Result<()> {
 
 /// How long ago, by the wall clock; a time in the future is as good as too old.
 fn age(saved_at: u64) -> Duration {
-    let saved = SystemTime::UNIX_EPOCH + Duration::from_secs(saved_at);
-    clock::wall().duration_since(saved).unwrap_or(Duration::MAX)
+    let saved = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(saved_at));
+    saved.and_then(|saved| clock::wall().duration_since(saved).ok()).unwrap_or(Duration::MAX)
 }

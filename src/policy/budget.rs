@@ -40,7 +40,8 @@ impl Budget {
 
     /// A first send was made: it pays for `ratio` of a repeat.
     pub fn deposit(&mut self, now: Instant) {
-        self.bucket(now).firsts += 1;
+        let firsts = &mut self.bucket(now).firsts;
+        *firsts = firsts.saturating_add(1);
     }
 
     /// Asks for one repeat; `false` leaves the budget as it was.
@@ -48,7 +49,8 @@ impl Budget {
         let (allowed, spent) = self.balance(now);
         let granted = spent + 1.0 <= allowed + 1e-9;
         if granted {
-            self.bucket(now).repeats += 1;
+            let repeats = &mut self.bucket(now).repeats;
+            *repeats = repeats.saturating_add(1);
         }
         granted
     }
@@ -61,14 +63,16 @@ impl Budget {
 
     /// First sends and repeats in the window, for a snapshot.
     pub fn counts(&self, now: Instant) -> (u32, u32) {
-        self.live(now).fold((0, 0), |(firsts, repeats), bucket| (firsts + bucket.firsts, repeats + bucket.repeats))
+        self.live(now).fold((0, 0), |(firsts, repeats), bucket| {
+            (firsts.saturating_add(bucket.firsts), repeats.saturating_add(bucket.repeats))
+        })
     }
 
     /// Takes counts from a snapshot as if they had just happened.
     pub fn restore(&mut self, now: Instant, firsts: u32, repeats: u32) {
         let bucket = self.bucket(now);
-        bucket.firsts += firsts;
-        bucket.repeats += repeats;
+        bucket.firsts = bucket.firsts.saturating_add(firsts);
+        bucket.repeats = bucket.repeats.saturating_add(repeats);
     }
 
     fn balance(&self, now: Instant) -> (f64, f64) {

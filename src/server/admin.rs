@@ -36,6 +36,12 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    // A budget refills as time goes by, and one from before a restart was never asked yet: told as it stands now.
+    let now = clock::now();
+    for (number, budgets) in gateway.stacks.budgets.iter().enumerate() {
+        let left = budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
+        gateway.metrics.budget(number, left);
+    }
     match gateway.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),

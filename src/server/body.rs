@@ -7,12 +7,42 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 
 use super::respond;
 use super::stop::Cut;
 use crate::call::{Class, Failure, Fate, PieceStream, Surface, Verdict};
 use crate::layer::state::LiveGuard;
+
+/// Most of a whole answer that is handed to the connection at once, in bytes.
+const SLICE: usize = 64 * 1024;
+
+/// A whole answer. It goes out in slices, so that its call counts as running until nearly all of it is taken.
+pub struct Complete {
+    /// What is left of it.
+    pub bytes: Bytes,
+    /// Counts the call until its end.
+    pub(super) _live: LiveGuard,
+}
+
+impl Body for Complete {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let slice = self.bytes.len().min(SLICE);
+        let slice = self.bytes.split_to(slice);
+        Poll::Ready((!slice.is_empty()).then(|| Ok(Frame::data(slice))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.len() as u64)
+    }
+}
 
 /// An event stream. It ends well only if the upstream's did; otherwise its last event is an error, in the words of
 /// the API, and nothing that looks like a proper end follows.

@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The whole list, or the one model asked for.
 pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>) -> Response {
     let (id, started) = (call.id.clone(), call.started);
+    let wanted = wanted.map(unpacked);
     call.path = "/models".to_owned();
     call.deadline = started + PATIENCE;
     let call = Arc::new(call);
@@ -32,7 +33,7 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
             models.push(model);
         }
     }
-    let found = match wanted {
+    let found = match wanted.as_deref() {
         None => json!({ "object": "list", "data": models }),
         Some(wanted) => match models.into_iter().find(|model| id_of(model).as_deref() == Some(wanted)) {
             Some(model) => model,
@@ -60,6 +61,25 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
     };
     handle::count_routeless(gateway, &id, Surface::Models, started, reply.status, None);
     respond::reply(&id, Surface::Models, started, reply, gateway.stop.when_cut(), gateway.live.enter())
+}
+
+/// An id out of a path: clients pack what is special in it (`%2F`), or leave it as it is.
+fn unpacked(raw: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(raw.len()), raw.as_bytes());
+    while let Some((byte, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(packed) => {
+                bytes.push(packed);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Routes for one model by its full name are models of their own.

@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::Full;
 
-use super::body::{Events, Opaque};
+use super::body::{Complete, Events, Opaque};
 use super::stop::Cut;
 use crate::call::{CallError, Class, Failure, Fault, Payload, Reply, Surface, TrailEntry};
 use crate::clock;
@@ -53,7 +53,7 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
     let body = match reply.payload {
         Payload::Whole(bytes) => {
             headers.remove(CONTENT_LENGTH);
-            Body::new(Full::new(bytes))
+            Body::new(Complete { bytes, _live: live })
         }
         Payload::Events(pieces) => {
             headers.remove(CONTENT_LENGTH);

@@ -109,6 +109,10 @@ impl Metrics {
         }
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
+            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback] {
+                calls.with_label_values(&[name.as_str(), outcome.as_str(), NO_CLASS]);
+            }
+            calls.with_label_values(&[name.as_str(), Outcome::Cancelled.as_str(), Class::ClientDisconnect.as_str()]);
             for outcome in Outcome::ALL {
                 durations.with_label_values(&[name.as_str(), outcome.as_str()]);
             }
