@@ -41,6 +41,11 @@ impl Surface {
         }
     }
 
+    /// Whether a request on this surface names a model in its body.
+    pub fn has_model(self) -> bool {
+        !matches!(self, Surface::Models | Surface::Opaque)
+    }
+
     /// Whether bodies on this surface are read (to route, judge and count), or only carried.
     pub fn is_read(self) -> bool {
         self != Surface::Opaque

@@ -17,6 +17,9 @@ use super::Pending;
 use crate::call::{CallError, CallRequest, Class, Failure, Fate, Payload, Piece, PieceStream, Reply, Verdict};
 use crate::clock;
 
+/// Bound of a call whose body is passed on as it arrives.
+const LONGEST_UPLOAD: Duration = Duration::from_secs(3600);
+
 /// Bounds every call of a route.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
@@ -60,7 +63,9 @@ where
 
     fn call(&mut self, mut request: CallRequest) -> Self::Future {
         let call = &mut request.call;
-        let patience = call.client_patience.map_or(self.total, |patience| patience.min(self.total));
+        // An upload of unknown length takes as long as it takes, within reason.
+        let total = if call.body.replayable() { self.total } else { self.total.max(LONGEST_UPLOAD) };
+        let patience = call.client_patience.map_or(total, |patience| patience.min(total));
         call.deadline = call.started + patience;
         let at = call.deadline;
         let answer = self.inner.call(request);

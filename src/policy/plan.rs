@@ -252,16 +252,18 @@ impl<'a> Plan<'a> {
             return None;
         }
         let elsewhere_in_pool = self.unused_in(target);
+        let fallback = self.next_target(target);
+        // The last send of the call is not spent on who has just failed while somebody else can be asked.
+        let last = fallback.is_some() && !elsewhere_in_pool && self.sends() + 1 >= self.cap();
         let stale = failure.class == Class::ResetBeforeResponse;
-        if failure.unsent && !self.transparent_used && (elsewhere_in_pool || stale) {
+        if failure.unsent && !self.transparent_used && !last && (elsewhere_in_pool || stale) {
             // Nothing reached the model: as if it had not been sent, once per call. Who could not be reached at all
             // is not asked again at once.
             self.transparent_used = true;
             self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
             return Some(Next { at: now, target, kind: AttemptKind::Retry, paid: false });
         }
-        let fallback = self.next_target(target);
-        if self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
+        if !last && self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
             let wait = self.wait(target, failure, elsewhere_in_pool, sample);
             let remaining = self.terms.deadline.saturating_duration_since(now);
             let too_long = wait + self.least_useful() > remaining
@@ -289,8 +291,6 @@ impl<'a> Plan<'a> {
         allowed
             && !spent.closed
             && spent.sends < self.route.retry.attempts
-            // The last send of the call is not spent on who has just failed while somebody else can be asked.
-            && !(fallback && !elsewhere_in_pool && self.sends() + 1 >= self.cap())
             // Who stayed silent is not asked again while somebody else can be.
             && !(silent && !elsewhere_in_pool && fallback)
     }

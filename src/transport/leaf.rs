@@ -23,7 +23,7 @@ use super::client::{HttpClient, Outgoing};
 use super::settings::{Credential, EndpointSettings};
 use super::{events, headers, whole};
 use crate::call::{
-    Attempt, AttemptReply, Call, Class, Failure, Milestone, Original, Payload, Piece, RequestBody, Surface, Upload,
+    Attempt, AttemptReply, Call, Class, Failure, Milestone, Original, Payload, Piece, RequestBody, Upload,
 };
 use crate::clock;
 use crate::dialect::{self, Dialect};
@@ -38,6 +38,7 @@ struct Inner {
     settings: EndpointSettings,
     bearer: Option<HeaderValue>,
     bare: Option<HeaderValue>,
+    is_anthropic: bool,
 }
 
 impl Leaf {
@@ -59,7 +60,8 @@ impl Leaf {
         };
         let bearer = key.map(|key| secret(format!("Bearer {key}"))).transpose()?;
         let bare = key.map(|key| secret(key.to_owned())).transpose()?;
-        Ok(Self(Arc::new(Inner { client, settings, bearer, bare })))
+        let is_anthropic = dialect::detect(settings.dialect, &settings.url, &HeaderMap::new()) == Dialect::Anthropic;
+        Ok(Self(Arc::new(Inner { client, settings, bearer, bare, is_anthropic })))
     }
 }
 
@@ -133,6 +135,7 @@ impl Inner {
     fn with_model(&self, call: &Call, bytes: &Bytes) -> Bytes {
         match (&self.settings.model, call.model_span) {
             (Some(model), Some(span)) => envelope::splice(bytes, span, model),
+            (Some(model), None) if call.surface.has_model() => envelope::insert_model(bytes, model),
             _ => bytes.clone(),
         }
     }
@@ -154,12 +157,13 @@ impl Inner {
                 headers.remove(*name);
             });
         }
-        let speaks_messages = call.surface == Surface::Messages || self.settings.dialect == Dialect::Anthropic;
-        if speaks_messages && let Some(key) = &self.bare {
+        // Messages are authorised by `x-api-key`; servers that only imitate that API want their own header.
+        let is_messages = call.path.starts_with("/messages");
+        if is_messages && let Some(key) = &self.bare {
             headers.insert(HeaderName::from_static("x-api-key"), key.clone());
         }
         if let Some(key) = &self.bearer
-            && call.surface != Surface::Messages
+            && !(is_messages && self.is_anthropic)
         {
             headers.insert(AUTHORIZATION, key.clone());
         }
@@ -167,6 +171,12 @@ impl Inner {
             headers.insert(HeaderName::from_static("traceparent"), value);
         }
         headers
+    }
+
+    /// Whether this call went out with the client's own credential.
+    fn used_client_key(&self, call: &Call) -> bool {
+        let has_key = || ["authorization", "x-api-key", "api-key"].iter().any(|name| call.headers.contains_key(*name));
+        self.bearer.is_none() && self.settings.forward_client_key && has_key()
     }
 
     async fn read(
@@ -182,10 +192,16 @@ impl Inner {
             // What can be read of it: a refusal cut short is still a refusal.
             let (body, complete) = whole::collect_some(body).await;
             let body = whole::unpack(body.clone(), headers.get(CONTENT_ENCODING)).unwrap_or(body);
-            let mut failure = dialect::classify(dialect, status, &headers::end_to_end(headers), &body, clock::wall());
+            let headers = headers::end_to_end(headers);
+            let mut failure = dialect::classify(dialect, status, &headers, &body, clock::wall());
             if !complete {
                 // Half an answer is not the endpoint's word; ours says what can be said.
                 failure.original = None;
+            } else if failure.class == Class::UpstreamAuth && self.used_client_key(call) {
+                // The caller's own key was refused: the caller has to read that.
+                failure = Failure::new(Class::Upstream400, "the endpoint refused the caller's own key");
+                failure = failure.with_status(status);
+                failure.original = Some(Box::new(Original { status, headers, body }));
             }
             return Err(failure);
         }

@@ -235,14 +235,20 @@ async fn credentials_go_where_they_belong() {
     let mut without = settings(&[upstream.base_url()]);
     without.endpoints[0].forward_client_key = false;
     let forwarding = gateway(settings(&[upstream.base_url()])).await;
-    let (with_key, without) = (gateway(with_key).await, gateway(without).await);
+    let mut anthropic = with_key.clone();
+    anthropic.endpoints[0].dialect = Dialect::Anthropic;
+    let (with_key, without, anthropic) = (gateway(with_key).await, gateway(without).await, gateway(anthropic).await);
     let theirs = [("authorization", "Bearer sk-theirs"), ("x-api-key", "sk-bare"), ("api-key", "sk-azure")];
     for (gateway, path, expected) in [
         (&forwarding, "/v1/chat/completions", [Some("Bearer sk-theirs"), Some("sk-bare"), Some("sk-azure")]),
         (&forwarding, "/v1/files", [Some("Bearer sk-theirs"), Some("sk-bare"), Some("sk-azure")]),
         (&with_key, "/v1/chat/completions", [Some("Bearer sk-ours"), None, None]),
         (&with_key, "/v1/files", [Some("Bearer sk-ours"), None, None]),
-        (&with_key, "/v1/messages", [None, Some("sk-ours"), None]),
+        // A server that only imitates that API may want its own header.
+        (&with_key, "/v1/messages", [Some("Bearer sk-ours"), Some("sk-ours"), None]),
+        (&anthropic, "/v1/messages", [None, Some("sk-ours"), None]),
+        (&anthropic, "/v1/messages/count_tokens", [None, Some("sk-ours"), None]),
+        (&anthropic, "/v1/chat/completions", [Some("Bearer sk-ours"), None, None]),
         (&without, "/v1/chat/completions", [None, None, None]),
         (&without, "/v1/messages", [None, None, None]),
         (&without, "/v1/files", [None, None, None]),
@@ -254,6 +260,20 @@ async fn credentials_go_where_they_belong() {
         );
         let seen = seen(&upstream);
         assert_eq!(["authorization", "x-api-key", "api-key"].map(|name| header(&seen, name)), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_whose_own_key_is_refused_reads_that_and_nobody_else_does() {
+    let upstream = mock("rules: [{ do: { error: auth } }]").await;
+    let forwarding = gateway(settings(&[upstream.base_url()])).await;
+    let mut ours = settings(&[upstream.base_url()]);
+    ours.endpoints[0].credential = Credential::Key("sk-ours".to_owned().into());
+    let ours = gateway(ours).await;
+    let theirs = [("authorization", "Bearer sk-theirs")];
+    for (gateway, status) in [(&forwarding, "HTTP/1.1 401"), (&ours, "HTTP/1.1 502")] {
+        let answer = Raw::ask(gateway.data(), "POST", "/v1/chat/completions", &theirs, chat(false).as_bytes()).await;
+        assert!(answer.starts_with(status), "{answer}");
     }
 }
 
@@ -271,6 +291,8 @@ async fn a_model_of_the_endpoint_s_own_changes_that_member_alone() {
         assert_eq!(seen.body, body.replace("\"gpt-4o\"", "\"qwen\\\"3\""), "{path}");
         assert_eq!(header(&seen, "content-length"), Some(seen.body_length.to_string().as_str()));
     }
+    Raw::ask(gateway.data(), "POST", "/v1/chat/completions", &[], b"{\"messages\":[]}").await;
+    assert_eq!(seen(&upstream).body, "{\"model\":\"qwen\\\"3\",\"messages\":[]}", "named where the caller named none");
     // What nobody reads, nobody rewrites.
     Raw::ask(gateway.data(), "POST", "/v1/images/generations", &[], body.as_bytes()).await;
     assert_eq!(seen(&upstream).body, body);
