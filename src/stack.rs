@@ -26,7 +26,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, Arc::clone(&shared.sink)))
+        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
         // An endpoint for each send: not one that this call has asked, and the less busy of two.
         .service(Balance::new(route.targets.clone(), Arc::clone(&shared.attempts), shared.load.clone())))
 }

@@ -14,6 +14,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a bench that cannot run is to say so at once"
 )]
 

@@ -142,13 +142,6 @@ pub enum Signal {
         /// The time between the two.
         gap: Duration,
     },
-    /// What is left of a target's retry budget, 0 to 1.
-    Budget {
-        /// The route, as numbered in the settings.
-        route: usize,
-        /// The share that is left.
-        left: f64,
-    },
 }
 
 /// Whoever listens to signals.

@@ -17,7 +17,7 @@ use super::state::SharedBudget;
 use super::{AttemptService, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
-    Reply, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
+    Reply, Surface, TrailEntry, Upload, Verdict,
 };
 use crate::clock;
 use crate::policy::{Plan, RouteSettings, Step, Terms};
@@ -25,22 +25,14 @@ use crate::policy::{Plan, RouteSettings, Step, Terms};
 /// What the loop knows of its route.
 pub struct RetryLayer {
     route: Arc<RouteSettings>,
-    number: usize,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
-    sink: Arc<dyn Sink>,
 }
 
 impl RetryLayer {
     /// `names` are the endpoints' as numbered in the settings; `budgets` one per target of the route.
-    pub fn new(
-        number: usize,
-        route: Arc<RouteSettings>,
-        names: Arc<Vec<String>>,
-        budgets: Arc<Vec<SharedBudget>>,
-        sink: Arc<dyn Sink>,
-    ) -> Self {
-        Self { route, number, names, budgets, sink }
+    pub fn new(route: Arc<RouteSettings>, names: Arc<Vec<String>>, budgets: Arc<Vec<SharedBudget>>) -> Self {
+        Self { route, names, budgets }
     }
 }
 
@@ -55,10 +47,8 @@ where
         Retry {
             inner: AttemptService::new(inner),
             route: Arc::clone(&self.route),
-            number: self.number,
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
-            sink: Arc::clone(&self.sink),
         }
     }
 }
@@ -68,10 +58,8 @@ where
 pub struct Retry {
     inner: AttemptService,
     route: Arc<RouteSettings>,
-    number: usize,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
-    sink: Arc<dyn Sink>,
 }
 
 impl Service<CallRequest> for Retry {
@@ -160,15 +148,7 @@ impl Retry {
     }
 
     fn pay(&self, target: usize, now: Instant) -> bool {
-        let paid = self.budgets.get(target).is_some_and(|budget| budget.withdraw(now));
-        self.tell_budget(now);
-        paid
-    }
-
-    /// The least that any target of the route has left.
-    fn tell_budget(&self, now: Instant) {
-        let left = self.budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
-        self.sink.emit(Signal::Budget { route: self.number, left });
+        self.budgets.get(target).is_some_and(|budget| budget.withdraw(now))
     }
 }
 
@@ -184,7 +164,6 @@ impl Run<'_> {
             && let Some(budget) = self.retry.budgets.get(target)
         {
             budget.deposit(now);
-            self.retry.tell_budget(now);
         }
         let attempt = Attempt {
             call: Arc::clone(&self.call),

@@ -64,7 +64,6 @@ impl Sink for Telemetry {
             }
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
-            Signal::Budget { route, left } => self.metrics.budget(route, left),
         }
     }
 }
