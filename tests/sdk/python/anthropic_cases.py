@@ -62,7 +62,7 @@ for model, kind, statuses in (
     ("broken", anthropic.InternalServerError, (500, 502)),
     ("bad-request", anthropic.BadRequestError, (400,)),
     ("not-found", anthropic.NotFoundError, (404,)),
-    ("unauthorised", anthropic.InternalServerError, (502,)),
+    ("unauthorised", anthropic.AuthenticationError, (401,)),
 ):
 
     @case(f"{model} is a {kind.__name__}, once")

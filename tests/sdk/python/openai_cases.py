@@ -77,9 +77,10 @@ def _(through, upstream):
     refused(through, upstream, "broken", openai.InternalServerError, 502, "upstream_500", range(1, SENDS_AT_MOST + 1))
 
 
-@case("our refused credential is never the caller's AuthenticationError")
+# With `--upstream` alone the key that travels is the caller's own, so it is the caller who has to read that it is refused.
+@case("the caller's own refused key is the caller's AuthenticationError, sent once")
 def _(through, upstream):
-    refused(through, upstream, "unauthorised", openai.InternalServerError, 502, "upstream_auth", range(1, 2))
+    refused(through, upstream, "unauthorised", openai.AuthenticationError, 401, None, range(1, 2))
 
 
 @case("a bad request is a BadRequestError in the upstream's own words, sent once")
