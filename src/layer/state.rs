@@ -1,11 +1,15 @@
 //! What layers share and change: the only locks we write. Each is held for a few instructions and never across an
 //! await.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::policy::Budget;
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::policy::{Admission, Answer, Ask, Budget, Concurrency, Grant, Refusal, Sample, Shed};
 
 /// The retry budget of one target, shared by all calls of its route.
 #[derive(Clone, Debug)]
@@ -48,42 +52,165 @@ impl SharedBudget {
     }
 }
 
-/// Sends in flight at each endpoint, to the end of their bodies.
-#[derive(Clone, Debug, Default)]
-pub struct Load(Arc<Vec<AtomicUsize>>);
+/// The places at all endpoints, and who waits for one.
+#[derive(Clone, Debug)]
+pub struct Slots(Arc<Mutex<Places>>);
 
-impl Load {
-    /// Counters for so many endpoints.
-    pub fn new(endpoints: usize) -> Self {
-        Self(Arc::new((0..endpoints).map(|_| AtomicUsize::new(0)).collect()))
-    }
-
-    /// Sends in flight there now.
-    pub fn at(&self, endpoint: usize) -> usize {
-        self.0.get(endpoint).map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    /// Counts one send until the guard is dropped.
-    pub fn enter(&self, endpoint: usize) -> InFlight {
-        if let Some(count) = self.0.get(endpoint) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        InFlight { load: self.clone(), endpoint }
-    }
-}
-
-/// One send in flight; leaves when dropped.
 #[derive(Debug)]
-pub struct InFlight {
-    load: Load,
-    endpoint: usize,
+struct Places {
+    admission: Admission,
+    lines: HashMap<u64, oneshot::Sender<Turn>>,
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let Some(count) = self.load.0.get(self.endpoint) {
-            count.fetch_sub(1, Ordering::Relaxed);
+/// What became of a wait.
+#[derive(Debug)]
+pub enum Turn {
+    /// Its turn has come.
+    Go(Permit),
+    /// It had to make way.
+    Evicted(Refusal),
+}
+
+/// The answer to a send that asks for a place.
+#[derive(Debug)]
+pub enum Entry {
+    /// It has one.
+    Go(Permit),
+    /// It stands in line for one.
+    Wait(Line),
+    /// It gets none.
+    Refused(Refusal),
+}
+
+impl Slots {
+    /// Places at these endpoints, behind one queue for each pool of them.
+    pub fn new(endpoints: &[Concurrency], pools: &[Vec<usize>]) -> Self {
+        Self(Arc::new(Mutex::new(Places { admission: Admission::new(endpoints, pools), lines: HashMap::new() })))
+    }
+
+    /// Asks for a place. `samples` are uniform in `0..1`.
+    pub fn ask(&self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Entry {
+        let pool = ask.pool;
+        let mut places = self.lock();
+        match places.admission.ask(ask, now, samples) {
+            Answer::Go { endpoint } => Entry::Go(Permit { slots: self.clone(), endpoint, since: now }),
+            Answer::Refused(refusal) => Entry::Refused(refusal),
+            Answer::Wait { id, until, evicted } => {
+                let (tell, turn) = oneshot::channel();
+                places.lines.insert(id, tell);
+                let victim = evicted.and_then(|(id, refusal)| Some((places.lines.remove(&id)?, refusal)));
+                drop(places);
+                if let Some((victim, refusal)) = victim {
+                    // One that has left meanwhile need not be told.
+                    drop(victim.send(Turn::Evicted(refusal)));
+                }
+                Entry::Wait(Line { slots: self.clone(), pool, id, until, turn })
+            }
         }
+    }
+
+    /// A send in flight taught something of its endpoint.
+    pub fn learn(&self, endpoint: usize, sample: Sample, now: Instant) {
+        self.change(now, |admission| admission.learn(endpoint, sample, now));
+    }
+
+    /// The endpoint told how many places it has itself.
+    pub fn found(&self, endpoint: usize, slots: usize, now: Instant) {
+        self.change(now, |admission| admission.slots(endpoint, slots, now));
+    }
+
+    /// What to tell a send that this pool refuses now.
+    pub fn refusal(&self, pool: usize, shed: Shed, sample: f64) -> Refusal {
+        self.lock().admission.refusal(pool, shed, sample)
+    }
+
+    /// An endpoint's limit, and how much of it is in use.
+    pub fn at(&self, endpoint: usize) -> (usize, usize) {
+        self.lock().admission.at(endpoint)
+    }
+
+    /// How many sends wait in a pool's queue.
+    pub fn waiting(&self, pool: usize) -> usize {
+        self.lock().admission.waiting(pool)
+    }
+
+    /// How many sends of a route wait.
+    pub fn waiting_of(&self, route: usize) -> usize {
+        self.lock().admission.waiting_of(route)
+    }
+
+    /// Hands out what a change has made free. A permit that nobody takes any more comes back here by its drop, so no
+    /// lock is held while they are sent.
+    fn change(&self, now: Instant, change: impl FnOnce(&mut Admission) -> Vec<Grant>) {
+        let mut places = self.lock();
+        let grants = change(&mut places.admission);
+        let turns: Vec<_> = grants.iter().filter_map(|grant| Some((*grant, places.lines.remove(&grant.id)?))).collect();
+        drop(places);
+        for (grant, tell) in turns {
+            drop(tell.send(Turn::Go(Permit { slots: self.clone(), endpoint: grant.endpoint, since: now })));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// One place at an endpoint; free again when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    slots: Slots,
+    endpoint: usize,
+    since: Instant,
+}
+
+impl Permit {
+    /// Where it is.
+    pub fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let now = clock::now();
+        let stay = now.saturating_duration_since(self.since);
+        self.slots.change(now, |admission| admission.release(self.endpoint, stay, now));
+    }
+}
+
+/// A send in line; dropped, it is out of it.
+#[derive(Debug)]
+pub struct Line {
+    slots: Slots,
+    pool: usize,
+    id: u64,
+    until: Instant,
+    /// Told once.
+    pub turn: oneshot::Receiver<Turn>,
+}
+
+impl Line {
+    /// It waits no longer than this.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Leaves; `false` when its turn has come, or it was made to leave, in this very moment.
+    pub fn leave(&self) -> bool {
+        let mut places = self.slots.lock();
+        let left = places.admission.leave(self.pool, self.id);
+        if left {
+            places.lines.remove(&self.id);
+        }
+        left
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // A permit that was sent meanwhile is dropped with the channel.
+        self.leave();
     }
 }
 

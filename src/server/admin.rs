@@ -36,6 +36,15 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    // Read where they are kept, at this moment: a copy that is told of every change would only be behind.
+    let slots = &gateway.stacks.slots;
+    for endpoint in 0..gateway.settings.endpoints.len() {
+        let (limit, in_use) = slots.at(endpoint);
+        gateway.metrics.concurrency(endpoint, limit, in_use);
+    }
+    for route in 0..gateway.settings.routes.len() {
+        gateway.metrics.queue_depth(route, slots.waiting_of(route));
+    }
     match gateway.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
@@ -71,11 +80,15 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         .iter()
         .enumerate()
         .map(|(number, endpoint)| {
+            let (limit, in_flight) = gateway.stacks.slots.at(number);
             json!({
                 "name": endpoint.name,
                 "url": endpoint.url,
                 "dialect": endpoint.dialect.as_str(),
-                "in_flight": gateway.stacks.load.at(number),
+                "in_flight": in_flight,
+                "limit": limit,
+                "limit_mode": endpoint.concurrency.mode.as_str(),
+                "limit_max": endpoint.concurrency.max,
             })
         })
         .collect();
@@ -85,14 +98,16 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         .routes
         .iter()
         .zip(&gateway.stacks.budgets)
-        .map(|(route, budgets)| {
+        .zip(&gateway.stacks.pools)
+        .map(|((route, budgets), pools)| {
             let targets: Vec<Value> = route
                 .targets
                 .iter()
                 .zip(budgets.iter())
-                .map(|(target, budget)| {
+                .zip(pools)
+                .map(|((target, budget), pool)| {
                     let endpoints: Vec<_> = target.endpoints.iter().filter_map(name).collect();
-                    json!({ "endpoints": endpoints, "retry_budget_left": budget.left(now) })
+                    json!({ "endpoints": endpoints, "retry_budget_left": budget.left(now), "queued": gateway.stacks.slots.waiting(*pool) })
                 })
                 .collect();
             json!({ "name": route.name, "model": route.model, "targets": targets })
