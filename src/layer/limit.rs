@@ -85,15 +85,12 @@ where
             let (status, first_at) = (reply.status, reply.first_at);
             let payload = match reply.payload {
                 Payload::Whole(bytes) => {
-                    stay.settled = true;
+                    stay.learn(Sample::Whole);
                     Payload::Whole(bytes)
                 }
                 Payload::Events(pieces) => Payload::Events(Box::pin(Held::new(pieces, stay, Some(first_at)))),
                 Payload::Opaque(pieces) => {
-                    if matches!(status, 429 | 503 | 529) {
-                        stay.learn(Sample::Refused);
-                    }
-                    stay.settled = true;
+                    stay.learn(if matches!(status, 429 | 503 | 529) { Sample::Refused } else { Sample::Whole });
                     Payload::Opaque(Box::pin(Held::new(pieces, stay, None)))
                 }
             };
@@ -134,14 +131,11 @@ impl Stay {
         self.settled = true;
     }
 
-    /// How long a whole answer takes says nothing of load, so only a stream that begins teaches.
+    /// The first piece of a stream; one that holds everything was a whole answer.
     fn first(&mut self, piece: &Piece, at: Instant) {
-        if piece.done {
-            self.settled = true;
-        } else {
-            let after = at.saturating_duration_since(self.started);
-            self.learn(Sample::First { after, prompt_bytes: self.prompt_bytes });
-        }
+        let after = at.saturating_duration_since(self.started);
+        let first = Sample::First { after, prompt_bytes: self.prompt_bytes };
+        self.learn(if piece.done { Sample::Whole } else { first });
     }
 }
 

@@ -3,14 +3,18 @@
 //! Why not from total latency: an answer that is three times longer is a different workload, not an overload, and a
 //! limit that learns from it starves a healthy server. The wait before the first token is what grows when a server
 //! queues behind our back. Additive increase, multiplicative decrease: one more place per limit's worth of answers in
-//! time, a tenth less at most once per [`TARGET`]. Invariant: the limit is never below 1 and never above its ceiling.
+//! time, a tenth less at most once per [`TARGET`]; until the first excess one more place with every answer, or a server
+//! that takes hundreds would be found out only after an hour. Invariant: the limit is never below 1 and never above its ceiling.
 
 use std::time::{Duration, Instant};
 
 use super::settings::{Concurrency, Mode};
 
-/// A first token this much later than expected means that the endpoint queues.
+/// The wait behind our back that is kept to, and the least time between two cuts.
 const TARGET: Duration = Duration::from_secs(2);
+/// A first token this much later than expected is an excess: less than the target, for what is seen of a queue now was
+/// sent into it that long ago, and the queue has grown since.
+const EXCESS: Duration = Duration::from_millis(1500);
 /// The limit of an endpoint nothing is known of.
 const INITIAL: f64 = 8.0;
 /// What is left of the limit after an excess.
@@ -31,6 +35,8 @@ pub enum Sample {
         /// Size of the request body.
         prompt_bytes: usize,
     },
+    /// A whole answer came. How long it took is the workload, not the load.
+    Whole,
     /// The endpoint said that it has too much to do, or never came to a first token.
     Refused,
 }
@@ -42,8 +48,8 @@ pub struct Limiter {
     max: f64,
     slots: Option<f64>,
     limit: f64,
-    /// Whether anything was learnt yet.
-    learnt: bool,
+    /// No excess was met yet, and nothing is known of the endpoint.
+    slow_start: bool,
     last_cut: Option<Instant>,
     usual: [Option<Usual>; SIZES],
 }
@@ -58,7 +64,7 @@ impl Limiter {
             max,
             slots: None,
             limit,
-            learnt: false,
+            slow_start: true,
             last_cut: None,
             usual: Default::default(),
         }
@@ -69,13 +75,13 @@ impl Limiter {
         (self.limit as usize).max(1)
     }
 
-    /// What the endpoint says of its own places. Without experience it is where the limit starts.
+    /// What the endpoint says of its own places. Before the first excess that is where the limit goes.
     pub fn slots(&mut self, slots: usize) {
         if self.mode == Mode::Fixed || slots == 0 {
             return;
         }
         self.slots = Some(slots as f64);
-        if !self.learnt {
+        if std::mem::replace(&mut self.slow_start, false) {
             self.limit = slots as f64;
         }
         self.limit = self.limit.clamp(1.0, self.ceiling());
@@ -90,17 +96,19 @@ impl Limiter {
         let pressed = in_flight as f64 >= self.limit / 2.0;
         let excess = match sample {
             Sample::Refused => true,
-            Sample::First { after, prompt_bytes } => after > self.expected(after, prompt_bytes, pressed) + TARGET,
+            Sample::Whole => false,
+            Sample::First { after, prompt_bytes } => after > self.expected(after, prompt_bytes, pressed) + EXCESS,
         };
-        self.learnt = true;
         if excess {
+            self.slow_start = false;
             let due = self.last_cut.is_none_or(|last| now.saturating_duration_since(last) > TARGET);
             if due {
                 self.last_cut = Some(now);
                 self.limit = (self.limit * SHRINK).max(1.0);
             }
         } else if pressed {
-            self.limit = (self.limit + 1.0 / self.limit).min(self.ceiling());
+            let step = if self.slow_start { 1.0 } else { 1.0 / self.limit };
+            self.limit = (self.limit + step).min(self.ceiling());
         }
     }
 
