@@ -15,6 +15,7 @@ use super::Pending;
 use super::state::Slots;
 use crate::call::{Attempt, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Place, Verdict};
 use crate::clock;
+use crate::dialect::{Dialect, detect};
 use crate::policy::Sample;
 
 /// Keeps the places of one endpoint.
@@ -82,6 +83,9 @@ where
                     return Err(failure);
                 }
             };
+            if detect(Dialect::Auto, "", &reply.headers) == Dialect::LlamaCpp {
+                stay.slots.spot(stay.endpoint);
+            }
             let (status, first_at) = (reply.status, reply.first_at);
             let payload = match reply.payload {
                 Payload::Whole(bytes) => {

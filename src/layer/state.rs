@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
 use crate::policy::{Admission, Answer, Ask, Budget, Concurrency, Grant, Refusal, Sample, Shed};
@@ -54,7 +54,11 @@ impl SharedBudget {
 
 /// The places at all endpoints, and who waits for one.
 #[derive(Clone, Debug)]
-pub struct Slots(Arc<Mutex<Places>>);
+pub struct Slots {
+    places: Arc<Mutex<Places>>,
+    /// One per endpoint: told when it is seen to be a server that can be asked for its places.
+    spotted: Arc<[Notify]>,
+}
 
 #[derive(Debug)]
 struct Places {
@@ -85,7 +89,9 @@ pub enum Entry {
 impl Slots {
     /// Places at these endpoints, behind one queue for each pool of them.
     pub fn new(endpoints: &[Concurrency], pools: &[Vec<usize>]) -> Self {
-        Self(Arc::new(Mutex::new(Places { admission: Admission::new(endpoints, pools), lines: HashMap::new() })))
+        let places = Places { admission: Admission::new(endpoints, pools), lines: HashMap::new() };
+        let spotted = endpoints.iter().map(|_| Notify::new()).collect();
+        Self { places: Arc::new(Mutex::new(places)), spotted }
     }
 
     /// Asks for a place. `samples` are uniform in `0..1`.
@@ -117,6 +123,21 @@ impl Slots {
     /// The endpoint told how many places it has itself.
     pub fn found(&self, endpoint: usize, slots: usize, now: Instant) {
         self.change(now, |admission| admission.slots(endpoint, slots, now));
+    }
+
+    /// The endpoint was seen to be a server that can be asked for its places.
+    pub fn spot(&self, endpoint: usize) {
+        if let Some(spotted) = self.spotted.get(endpoint) {
+            spotted.notify_one();
+        }
+    }
+
+    /// Waits until the endpoint was seen to be one, once for any number of times.
+    pub async fn spotted(&self, endpoint: usize) {
+        match self.spotted.get(endpoint) {
+            Some(spotted) => spotted.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// What to tell a send that this pool refuses now.
@@ -152,7 +173,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

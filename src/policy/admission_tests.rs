@@ -11,6 +11,8 @@
 //! | 5 | 1.004 | 0.670 (they alone are 1.5 times the capacity) | |
 //! | 0.9, 4 for 120 s | 0.905 | 0.955 | 0.17 |
 
+#![allow(clippy::print_stdout, reason = "the figures are there to be compared")]
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
@@ -241,9 +243,8 @@ fn the_last_places_are_kept_for_the_higher_classes() {
     for (limit, expected) in [(1, [1, 1, 1]), (4, [3, 4, 4]), (20, [14, 19, 20]), (100, [70, 95, 100])] {
         for (class, expected) in Priority::ALL.into_iter().zip(expected) {
             let mut admission = Admission::new(&[fixed(limit)], &[vec![0]]);
-            let all = (0..200).filter(|_| {
-                matches!(admission.ask(ask(0, class, vec![0], now), now, SAMPLES), Answer::Go { .. })
-            });
+            let all = (0..200)
+                .filter(|_| matches!(admission.ask(ask(0, class, vec![0], now), now, SAMPLES), Answer::Go { .. }));
             assert_eq!(all.count(), expected, "{} of {limit}", class.as_str());
         }
     }

@@ -13,6 +13,8 @@
 //!
 //! The last is what stands in this file; the tests print what it comes to here.
 
+#![allow(clippy::print_stdout, reason = "the figures are there to be compared")]
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 

@@ -379,8 +379,8 @@ impl<'a> Plan<'a> {
         for sent in self.sent.iter().filter(|sent| sent.state == State::Running) {
             let Some(started) = sent.started else { continue };
             let silent = (!sent.silent).then(|| started + self.patience);
-            let overdue = (self.terms.streamed && !sent.head && !sent.overdue)
-                .then(|| started + self.route.timeouts.headers);
+            let overdue =
+                (self.terms.streamed && !sent.head && !sent.overdue).then(|| started + self.route.timeouts.headers);
             for clock in [silent, overdue].into_iter().flatten().filter(|clock| *clock > now) {
                 at = at.min(clock);
             }

@@ -8,13 +8,8 @@ use crate::call::{CallError, Class, Options};
 
 const PREFIX: &str = "x-outrigger-";
 /// The names a client may send.
-const KNOWN: [&str; 5] = [
-    "x-outrigger-timeout",
-    "x-outrigger-retries",
-    "x-outrigger-hedge",
-    "x-outrigger-fallback",
-    "x-outrigger-priority",
-];
+const KNOWN: [&str; 5] =
+    ["x-outrigger-timeout", "x-outrigger-retries", "x-outrigger-hedge", "x-outrigger-fallback", "x-outrigger-priority"];
 /// The names that belong to mechanisms this version does not have.
 const LATER: [&str; 3] = ["x-outrigger-validate", "x-outrigger-workflow", "x-outrigger-context"];
 

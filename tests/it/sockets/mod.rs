@@ -2,3 +2,4 @@
 
 mod faults;
 mod first;
+mod load;
