@@ -39,11 +39,10 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     // Read where they are kept, at this moment: a copy that is told of every change would only be behind.
     let slots = &gateway.stacks.slots;
     for endpoint in 0..gateway.settings.endpoints.len() {
-        let (limit, in_use) = slots.at(endpoint);
-        gateway.metrics.concurrency(endpoint, limit, in_use);
+        gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));
     }
     for route in 0..gateway.settings.routes.len() {
-        gateway.metrics.queue_depth(route, slots.waiting_of(route));
+        gateway.metrics.load.queue_depth(route, slots.waiting_of(route));
     }
     match gateway.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),

@@ -7,8 +7,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Priority, Verdict};
-use crate::policy::Shed;
+use super::LoadMetrics;
+use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
 const NO_ROUTE: &str = "none";
@@ -19,7 +19,6 @@ const SECONDS: &[f64] =
     &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 const GAPS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const OVERHEAD: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5];
-const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
 const SENDS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0];
 
 /// All metrics of the process.
@@ -30,11 +29,10 @@ pub struct Metrics {
     attempts: IntCounterVec,
     interruptions: IntCounterVec,
     tokens: IntCounterVec,
-    shed: IntCounterVec,
-    limit: IntGaugeVec,
-    in_use: IntGaugeVec,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
+    /// How full the endpoints are, and who waits for them.
+    pub load: LoadMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -46,8 +44,6 @@ struct RouteMetrics {
     attempts_per_call: Histogram,
     in_flight: IntGauge,
     budget: Gauge,
-    queue_depth: IntGauge,
-    queue_wait: Histogram,
     answered: GenericCounter<AtomicU64>,
 }
 
@@ -85,21 +81,6 @@ impl Metrics {
             Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
             &["route"],
         )?;
-        let queue_depth = IntGaugeVec::new(Opts::new("outrigger_queue_depth", "Sends that wait now."), &["route"])?;
-        let queue_wait = add.histograms(
-            "outrigger_queue_wait_seconds",
-            "How long sends waited that had to wait for a place.",
-            &["route"],
-            WAITS,
-        )?;
-        let shed = add.counters("outrigger_shed_total", "Sends refused a place.", &["route", "reason", "priority"])?;
-        let limit =
-            IntGaugeVec::new(Opts::new("outrigger_concurrency_limit", "Sends an endpoint may have."), &["endpoint"])?;
-        let in_use =
-            IntGaugeVec::new(Opts::new("outrigger_concurrency_in_use", "Sends an endpoint has."), &["endpoint"])?;
-        for gauge in [&queue_depth, &limit, &in_use] {
-            registry.register(Box::new(gauge.clone()))?;
-        }
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(budget.clone()))?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
@@ -109,6 +90,7 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let load = LoadMetrics::new(&add, routes, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -125,8 +107,6 @@ impl Metrics {
             for kind in AttemptKind::ALL {
                 attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
             }
-            limit.with_label_values(&[endpoint.as_str()]);
-            in_use.with_label_values(&[endpoint.as_str()]);
             for phase in ["before_first", "mid"] {
                 interruptions.with_label_values(&[endpoint.as_str(), phase]);
             }
@@ -139,11 +119,6 @@ impl Metrics {
             for direction in ["input", "output"] {
                 tokens.with_label_values(&[name.as_str(), direction, "reported"]);
             }
-            for reason in Shed::ALL {
-                for priority in Priority::ALL {
-                    shed.with_label_values(&[name.as_str(), reason.as_str(), priority.as_str()]);
-                }
-            }
             let budget = budget.with_label_values(&route);
             budget.set(1.0);
             RouteMetrics {
@@ -153,15 +128,13 @@ impl Metrics {
                 attempts_per_call: per_call.with_label_values(&route),
                 in_flight: in_flight.with_label_values(&route),
                 budget,
-                queue_depth: queue_depth.with_label_values(&route),
-                queue_wait: queue_wait.with_label_values(&route),
                 answered: calls.with_label_values(&[name.as_str(), Outcome::Ok.as_str(), NO_CLASS]),
                 name: name.clone(),
             }
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, shed, limit, in_use, routes, endpoints })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load })
     }
 
     /// A call was accepted.
@@ -222,35 +195,6 @@ impl Metrics {
         }
     }
 
-    /// A send that had to wait for a place does so no longer.
-    pub fn queued(&self, route: usize, seconds: f64) {
-        if let Some(route) = self.routes.get(route) {
-            route.queue_wait.observe(seconds);
-        }
-    }
-
-    /// A send was refused a place.
-    pub fn shed(&self, route: usize, reason: &str, priority: Priority) {
-        if let Some(route) = self.routes.get(route) {
-            self.shed.with_label_values(&[route.name.as_str(), reason, priority.as_str()]).inc();
-        }
-    }
-
-    /// How full an endpoint is at this moment.
-    pub fn concurrency(&self, endpoint: usize, limit: usize, in_use: usize) {
-        if let Some(name) = self.endpoints.get(endpoint) {
-            self.limit.with_label_values(&[name]).set(i64::try_from(limit).unwrap_or(i64::MAX));
-            self.in_use.with_label_values(&[name]).set(i64::try_from(in_use).unwrap_or(i64::MAX));
-        }
-    }
-
-    /// How many sends of a route wait at this moment.
-    pub fn queue_depth(&self, route: usize, waiting: usize) {
-        if let Some(route) = self.routes.get(route) {
-            route.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        }
-    }
-
     /// What is left of a retry budget.
     pub fn budget(&self, route: usize, left: f64) {
         if let Some(route) = self.routes.get(route) {
@@ -274,16 +218,28 @@ impl Metrics {
 }
 
 /// Creates and registers in one step.
-struct Adder<'a>(&'a Registry);
+pub(super) struct Adder<'a>(&'a Registry);
 
 impl Adder<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
         let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
