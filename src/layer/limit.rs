@@ -94,7 +94,11 @@ where
                 }
                 Payload::Events(pieces) => Payload::Events(Box::pin(Held::new(pieces, stay, Some(first_at)))),
                 Payload::Opaque(pieces) => {
-                    stay.learn(if matches!(status, 429 | 503 | 529) { Sample::Refused } else { Sample::Whole });
+                    match status {
+                        429 | 503 | 529 => stay.learn(Sample::Refused),
+                        400.. => stay.settled = true,
+                        _ => stay.learn(Sample::Whole),
+                    }
                     Payload::Opaque(Box::pin(Held::new(pieces, stay, None)))
                 }
             };

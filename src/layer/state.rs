@@ -261,3 +261,93 @@ impl Drop for LiveGuard {
         self.0.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::call::Priority;
+    use crate::policy::Mode;
+
+    fn slots(max: u32) -> Slots {
+        Slots::new(&[Concurrency { mode: Mode::Fixed, max }], &[vec![0]])
+    }
+
+    fn ask(slots: &Slots, class: Priority) -> Entry {
+        let now = clock::now();
+        let ask = Ask {
+            pool: 0,
+            route: 0,
+            class,
+            again: false,
+            key: Arc::from(""),
+            prompt_bytes: 0,
+            endpoints: vec![0],
+            deadline: now + Duration::from_secs(3600),
+            wait: Duration::from_secs(3600),
+        };
+        slots.ask(ask, now, (0.0, 0.0, 0.0))
+    }
+
+    fn line(slots: &Slots) -> Line {
+        match ask(slots, Priority::Default) {
+            Entry::Wait(line) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_place_that_nobody_takes_any_more_goes_to_the_next() {
+        let slots = slots(1);
+        let held = ask(&slots, Priority::Default);
+        let (first, mut second, third) = (line(&slots), line(&slots), line(&slots));
+        drop(held);
+        assert_eq!(slots.waiting(0), 2, "the first has its turn and has not looked yet");
+        drop(first);
+        drop(third);
+        let Ok(Turn::Go(permit)) = second.turn.try_recv() else { panic!("the place was lost") };
+        assert_eq!((slots.at(0), slots.waiting(0)), ((1, 1), 0));
+        drop(permit);
+        assert_eq!(slots.at(0), (1, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_place_is_lost_among_many_who_come_wait_and_leave() {
+        let slots = slots(3);
+        let one = |number: u64| {
+            let slots = slots.clone();
+            async move {
+                let mut served = 0;
+                for round in 0..300 {
+                    let permit = match ask(&slots, Priority::ALL[(number + round) as usize % 3]) {
+                        Entry::Go(permit) => Some(permit),
+                        Entry::Refused(_) => None,
+                        // Every third leaves after a moment, the others wait for their turn, which must come.
+                        Entry::Wait(line) if round % 3 == 0 => {
+                            tokio::task::yield_now().await;
+                            drop(line);
+                            None
+                        }
+                        Entry::Wait(mut line) => match (&mut line.turn).await {
+                            Ok(Turn::Go(permit)) => Some(permit),
+                            Ok(Turn::Evicted(_)) => None,
+                            Err(_) => panic!("left without a word"),
+                        },
+                    };
+                    assert!(slots.at(0).1 <= 3);
+                    tokio::task::yield_now().await;
+                    served += usize::from(permit.is_some());
+                }
+                served
+            }
+        };
+        let tasks: Vec<_> = (0..16).map(|number| tokio::spawn(one(number))).collect();
+        let mut served = 0;
+        for task in tasks {
+            served += task.await.unwrap();
+        }
+        assert!(served > 300, "{served}");
+        assert_eq!((slots.at(0), slots.waiting(0)), ((3, 0), 0));
+    }
+}
