@@ -289,6 +289,16 @@ fn a_place_goes_to_the_best_of_all_pools_that_hold_its_endpoint() {
     assert_eq!(admission.release(0, Duration::ZERO, now), [Grant { id: low, endpoint: 0 }]);
 }
 
+#[test]
+fn a_limit_that_jumps_is_filled_at_once() {
+    let now = Instant::now();
+    let mut admission = Admission::new(&[Concurrency::default()], &[vec![0]]);
+    let all = (0..12).map(|_| admission.ask(ask(0, Priority::Default, vec![0], now), now, SAMPLES));
+    assert_eq!(all.filter(|answer| matches!(answer, Answer::Wait { .. })).count(), 4);
+    assert_eq!(admission.slots(0, 64, now).len(), 4);
+    assert_eq!((admission.at(0), admission.waiting(0)), ((64, 12), 0));
+}
+
 proptest! {
     /// No place stays free while somebody who may have it waits; nobody gets one twice or too late; nothing is turned
     /// away for want of room while a lower class stays; and when everything has ended, nothing is left.
@@ -296,7 +306,7 @@ proptest! {
     fn no_wakeup_is_lost_and_counts_return_to_zero(
         limits in proptest::collection::vec(1u32..5, 1..4),
         adaptive in any::<bool>(),
-        ops in proptest::collection::vec((0u8..8, 0usize..4, 0usize..3, 0u64..4000, 0usize..20), 1..300),
+        ops in proptest::collection::vec((0u8..9, 0usize..4, 0usize..3, 0u64..4000, 0usize..20), 1..300),
     ) {
         let start = Instant::now();
         let mode = if adaptive { Mode::Adaptive } else { Mode::Fixed };
@@ -346,6 +356,7 @@ proptest! {
                     let (pool, ..) = waiting.remove(&id).unwrap();
                     prop_assert!(admission.leave(pool, id) && !admission.leave(pool, id));
                 },
+                7 => grants = admission.slots(nth % all.len(), 1 + which, now),
                 _ => {
                     now += Duration::from_millis(millis);
                     let late: Vec<u64> = waiting.iter().filter(|(_, it)| it.2 <= now).map(|(id, _)| *id).collect();
