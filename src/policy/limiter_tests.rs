@@ -154,8 +154,8 @@ fn slots_stay_busy_and_the_hidden_queue_short_also_when_answers_grow() {
             "seed {seed}: short answers {:.1} / {:.2} / {:.2} s, long {:.1} / {:.2} / {:.2} s",
             limits.0, busy.0, hidden.0, limits.1, busy.1, hidden.1
         );
-        assert!(busy.0 >= 0.95 && busy.1 >= 0.93, "busy {busy:?}");
-        assert!(hidden.0 < 3.0 && hidden.1 < 3.5, "hidden wait {hidden:?}");
+        assert!(busy.0 >= 0.95 && busy.1 >= 0.95, "busy {busy:?}");
+        assert!(hidden.0 < 3.0 && hidden.1 < 3.0, "hidden wait {hidden:?}");
         assert!((limits.1 / limits.0 - 1.0).abs() <= 0.25, "longer answers moved the limit: {limits:?}");
     }
 }
@@ -175,7 +175,7 @@ fn half_the_slots_are_noticed_in_half_a_minute() {
     let settled = record.limit(HALF + 300.0, SPAN);
     let soon = record.limit(HALF + 28.0, HALF + 30.0);
     println!("limit {:.1}, half a minute later {soon:.1}, in the end {settled:.1}", record.limit(HALF - 300.0, HALF));
-    assert!(soon <= 8.0 * 1.5 && (7.0..=12.0).contains(&settled), "{soon} {settled}");
+    assert!(soon <= 8.0 * 1.3 && (7.0..=12.0).contains(&settled), "{soon} {settled}");
 }
 
 #[test]
