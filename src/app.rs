@@ -4,6 +4,7 @@
 //! is accepted while calls finish (`drain.timeout`), then what is left ends with an error its client can see.
 
 mod signals;
+mod slots;
 mod snapshot;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -102,6 +103,15 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
             std::future::ready(()),
         )),
     ];
+    for asker in slots::askers(&gateway) {
+        let ended = reached(phase.clone(), Phase::Ended);
+        tasks.push(tokio::spawn(async move {
+            tokio::select! {
+                () = asker => {}
+                () = ended => {}
+            }
+        }));
+    }
     if gateway.settings().state_dir.is_some() {
         tasks.push(tokio::spawn(keep_snapshots(Arc::clone(&gateway), phase)));
     }

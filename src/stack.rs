@@ -9,9 +9,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Load, SharedBudget};
+use crate::layer::state::{SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer,
+    RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};
@@ -27,13 +28,15 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
-        // An endpoint for each send: not one that this call has asked, and the less busy of two.
-        .service(Balance::new(route.targets.clone(), Arc::clone(&shared.attempts), shared.load.clone())))
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
+        // asked, the less busy of two.
+        .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
+            shared.slots.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
 #[rustfmt::skip]
-pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, sink: &Arc<dyn Sink>) -> AttemptService
+pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, slots: &Slots, sink: &Arc<dyn Sink>) -> AttemptService
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone + Send + Sync + 'static,
@@ -42,6 +45,8 @@ where
     AttemptService::new(ServiceBuilder::new()
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
+        // The send's place at the endpoint, kept until the body is dropped: what is in flight, and not more.
+        .layer(LimitLayer::new(slots.clone()))
         // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
         .layer(IdleLayer::new(endpoint.timeouts.idle))
         // Dialect, credential, HTTP client, event decoder; returns with the first model event in hand.
@@ -54,7 +59,9 @@ struct Shared {
     names: Arc<Vec<String>>,
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
-    load: Load,
+    slots: Slots,
+    /// Per route, the pool of each target.
+    pools: Vec<Vec<usize>>,
 }
 
 /// Everything that serves calls.
@@ -65,8 +72,10 @@ pub struct Stacks {
     pub attempts: Arc<Vec<AttemptService>>,
     /// Per route, one retry budget per target.
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
-    /// Sends in flight per endpoint.
-    pub load: Load,
+    /// Sends in flight and waiting, and their limits.
+    pub slots: Slots,
+    /// Per route, the number of each target's pool among the slots.
+    pub pools: Vec<Vec<usize>>,
 }
 
 /// Builds the stacks over real endpoints.
@@ -90,7 +99,11 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
-    let attempts = settings.endpoints.iter().zip(leaves).map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, sink));
+    let (pools, pools_of) = pools(&settings.routes);
+    let limits: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.concurrency).collect();
+    let slots = Slots::new(&limits, &pools);
+    let leaves = settings.endpoints.iter().zip(leaves);
+    let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, sink));
     let budgets = settings.routes.iter().map(|route| {
         Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
     });
@@ -99,9 +112,26 @@ where
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
         attempts: Arc::new(attempts.collect()),
         budgets: budgets.collect(),
-        load: Load::new(settings.endpoints.len()),
+        slots: slots.clone(),
+        pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, load: shared.load }
+    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, slots: shared.slots, pools: shared.pools }
+}
+
+/// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes
+/// holds. Returns the pools, and for each route the pool of each target.
+fn pools(routes: &[RouteSettings]) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+    let mut pools: Vec<Vec<usize>> = Vec::new();
+    let mut pool = |endpoints: &[usize]| {
+        let mut endpoints = endpoints.to_vec();
+        endpoints.sort_unstable();
+        pools.iter().position(|known| *known == endpoints).unwrap_or_else(|| {
+            pools.push(endpoints);
+            pools.len() - 1
+        })
+    };
+    let of = routes.iter().map(|route| route.targets.iter().map(|target| pool(&target.endpoints)).collect()).collect();
+    (pools, of)
 }

@@ -65,6 +65,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             dialect: Dialect::Auto,
             model: None,
             timeouts: Timeouts::default(),
+            concurrency: outrigger::policy::Concurrency::default(),
         }],
         routes: vec![RouteSettings {
             name: "all".into(),
@@ -73,6 +74,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,
+            queue_wait: outrigger::policy::QUEUE_WAIT,
         }],
     }
 }

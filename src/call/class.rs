@@ -146,9 +146,9 @@ classes! {
     /// The prompt does not fit the model's context window.
     ContextOverflow = "context_overflow", Caller, Never, 400;
     /// The queue before the pool is full.
-    QueueFull = "queue_full", Local, Never, 503;
+    QueueFull = "queue_full", Local, Elsewhere, 503;
     /// The call waited too long for a free slot.
-    QueueTimeout = "queue_timeout", Local, Never, 503;
+    QueueTimeout = "queue_timeout", Local, Elsewhere, 503;
     /// The call's deadline passed.
     DeadlineExceeded = "deadline_exceeded", Local, Never, 504;
     /// The client key is over its own limit.
@@ -202,10 +202,15 @@ mod tests {
 
     #[test]
     fn a_caller_s_fault_is_never_sent_again() {
-        for class in
-            Class::ALL.iter().filter(|class| matches!(class.fault(), Fault::Caller | Fault::Client | Fault::Local))
-        {
+        for class in Class::ALL.iter().filter(|class| matches!(class.fault(), Fault::Caller | Fault::Client)) {
             assert_eq!(class.retry(), Retry::Never, "{class}");
+        }
+    }
+
+    #[test]
+    fn our_own_refusals_are_never_repeated_where_they_were_made() {
+        for class in Class::ALL.iter().filter(|class| class.fault() == Fault::Local) {
+            assert!(matches!(class.retry(), Retry::Never | Retry::Elsewhere), "{class}");
         }
     }
 

@@ -61,6 +61,8 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Failed sends, in order.
     pub trail: Vec<TrailEntry>,
+    /// How long the winning send waited for a place at its endpoint.
+    pub queued: Duration,
     /// Time from the winning send's start to its first model event.
     pub upstream: Duration,
     /// Tokens, where the answer is whole and tells.

@@ -1,5 +1,6 @@
 //! The request side: a client's call, the sends made for it, and what a send reports while it runs.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -61,6 +62,42 @@ pub struct Options {
     pub no_fallback: bool,
     /// `x-outrigger-hedge: off`: no send is started beside another.
     pub no_hedge: bool,
+    /// `x-outrigger-priority`: who goes first where there is not room for all.
+    pub priority: Option<Priority>,
+}
+
+/// Who goes first where there is not room for all; the greater is served before the lesser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// The first to be refused: batches, prefetching, anything that can come again later.
+    Sheddable,
+    /// Everything that does not say otherwise.
+    #[default]
+    Default,
+    /// Somebody waits for it.
+    Critical,
+}
+
+impl Priority {
+    /// Every priority, the lowest first.
+    pub const ALL: [Priority; 3] = [Priority::Sheddable, Priority::Default, Priority::Critical];
+
+    /// The public name, as in the config, the header and the metric label `priority`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Priority::Sheddable => "sheddable",
+            Priority::Default => "default",
+            Priority::Critical => "critical",
+        }
+    }
+}
+
+impl FromStr for Priority {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Priority::ALL.into_iter().find(|priority| priority.as_str() == name).ok_or(())
+    }
 }
 
 /// One client request with the facts the layers need. Cheap to share: layers hold it in an `Arc`.
@@ -97,6 +134,8 @@ pub struct Call {
     pub deadline: Instant,
     /// What the client asked for.
     pub options: Options,
+    /// Its priority in force: what the client asked for, at most what its key may have.
+    pub priority: Priority,
     /// The client said that this is itself a retry (`x-stainless-retry-count` above 0).
     pub client_retry: bool,
     /// W3C trace context of the caller, or one we started: `00-<32 hex>-<16 hex>-<2 hex>`.
@@ -144,8 +183,9 @@ impl AttemptKind {
 /// What a running send tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Milestone {
-    /// An endpoint was chosen; it is the number of that endpoint in the settings.
-    Picked(usize),
+    /// An endpoint has a place for it, and it goes out now: it may have waited in a queue until here. The number is
+    /// that of the endpoint in the settings.
+    Dispatched(usize),
     /// The response head arrived.
     Head,
 }
@@ -191,6 +231,9 @@ pub struct CallRequest {
     pub upload: Option<Upload>,
 }
 
+/// A place at an endpoint, given back when it is dropped.
+pub type Place = Box<dyn Send + Sync>;
+
 /// One send upstream on behalf of a call.
 pub struct Attempt {
     /// The call it is for.
@@ -203,6 +246,8 @@ pub struct Attempt {
     pub endpoint: usize,
     /// Endpoints this call has asked already; they are chosen only when nothing else is left.
     pub used: Vec<usize>,
+    /// Its place at the endpoint, once it has one.
+    pub place: Option<Place>,
     /// The streamed body, for the one send that may carry it.
     pub upload: Option<Upload>,
     /// Told of milestones as they happen.

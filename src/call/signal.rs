@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptKind, Class, Surface, Usage};
+use super::{AttemptKind, Class, Priority, Surface, Usage};
 
 /// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +141,22 @@ pub enum Signal {
         route: usize,
         /// The time between the two.
         gap: Duration,
+    },
+    /// A send that had to wait for a place does so no longer: it has one, was refused, or its client left.
+    Queued {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// A target had no place for a send.
+    Shed {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// Why, in one word of a closed list.
+        reason: &'static str,
+        /// The call's priority.
+        priority: Priority,
     },
 }
 

@@ -122,15 +122,21 @@ fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
         row("retry.backoff.max", show_duration(retry.backoff.max)),
         row("retry.respect_retry_after", retry.respect_retry_after.to_string()),
         row("max_sends", route.max_sends.to_string()),
+        row("queue.wait", show_duration(route.queue_wait)),
     ]
 }
 
-fn clocks(loaded: &Loaded, number: usize) -> [[String; 4]; 2] {
+fn clocks(loaded: &Loaded, number: usize) -> [[String; 4]; 4] {
     let endpoint = &loaded.settings.endpoints[number];
     let part = &loaded.origins.endpoints[number];
     let row = |key: &str, value: String| [endpoint.name.clone(), key.to_owned(), value, part.origin(key).to_string()];
     let timeouts = endpoint.timeouts;
-    [row("timeouts.connect", show_duration(timeouts.connect)), row("timeouts.idle", show_duration(timeouts.idle))]
+    [
+        row("timeouts.connect", show_duration(timeouts.connect)),
+        row("timeouts.idle", show_duration(timeouts.idle)),
+        row("concurrency.mode", endpoint.concurrency.mode.as_str().to_owned()),
+        row("concurrency.max", endpoint.concurrency.max.to_string()),
+    ]
 }
 
 fn table(out: &mut String, rows: &[[String; 4]]) {

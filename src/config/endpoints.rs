@@ -87,6 +87,7 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
             dialect: dialect.unwrap_or_default(),
             model: item.get("model").and_then(Node::text).map(str::to_owned),
             timeouts: policy.timeouts,
+            concurrency: policy.concurrency,
         },
         name_span: span("name"),
         url_span: span("url"),

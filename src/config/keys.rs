@@ -112,6 +112,7 @@ use Type::{Address, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, S
 const TOP: &[Place] = &[Top];
 const DER: &[Place] = &[Defaults, Endpoint, Route];
 const DR: &[Place] = &[Defaults, Route];
+const DE: &[Place] = &[Defaults, Endpoint];
 const E: &[Place] = &[Endpoint];
 const R: &[Place] = &[Route];
 
@@ -142,7 +143,13 @@ pub static ROWS: &[Row] = &[
         "/run/secrets/search",
         "File with the SHA-256 of the key in hex; the key itself is stored nowhere.",
     ),
-    later("server.keys[].priority", TOP, "Which calls are shed first when there is not room for all."),
+    key(
+        "server.keys[].priority",
+        TOP,
+        Choice(&["critical", "default", "sheddable"]),
+        "default",
+        "Priority of its calls where there is not room for all; `x-outrigger-priority` may lower it.",
+    ),
     later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
     key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
     key(
@@ -209,9 +216,22 @@ pub static ROWS: &[Row] = &[
     key("retry.respect_retry_after", DR, Switch, "true", "Whether an upstream's `Retry-After` replaces our own wait."),
     key("max_sends", DR, Count(1, 100), "4", "Sends upstream per call, all causes together."),
     later("breaker", DER, "Stops sending to an endpoint that keeps failing."),
-    later("concurrency", DER, "Bounds calls in flight at an endpoint."),
+    key(
+        "concurrency.mode",
+        DE,
+        Choice(&["adaptive", "fixed"]),
+        "adaptive",
+        "`adaptive` learns how many sends an endpoint can take at once; `fixed` is always `max`.",
+    ),
+    key("concurrency.max", DE, Count(1, 100_000), "256", "Most sends in flight at the endpoint, whatever was learnt."),
     later("hedge", DR, "Starts a second send when the first is slow."),
-    later("queue", DR, "How long a call waits for a free slot."),
+    key(
+        "queue.wait",
+        DR,
+        Duration,
+        "5s",
+        "How long a send waits for a free place at its target, before the next target is asked; `0s` never waits.",
+    ),
     later("stream", DR, "Whether answers pass live or are held until judged."),
     later("rescue", DR, "Goes on after a cut in the middle of an answer."),
     later("validate", DR, "Checks answers against what the caller asked for."),

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::policy::settings::{MAX_SENDS, RetrySettings, Timeouts};
+use crate::policy::settings::{Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
@@ -21,6 +21,10 @@ pub struct Policy {
     pub retry: RetrySettings,
     /// Sends per call.
     pub max_sends: u32,
+    /// Sends in flight at an endpoint.
+    pub concurrency: Concurrency,
+    /// Wait for a place.
+    pub queue_wait: Duration,
     /// Where each was given.
     pub part: Part,
 }
@@ -31,6 +35,8 @@ impl Default for Policy {
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,
+            concurrency: Concurrency::default(),
+            queue_wait: QUEUE_WAIT,
             part: Part::default(),
         }
     }
@@ -53,6 +59,13 @@ impl Policy {
         over.clock("retry.backoff.max", &mut merged.retry.backoff.max);
         over.read("retry.respect_retry_after", &mut merged.retry.respect_retry_after, |text| text.parse().ok());
         over.read("max_sends", &mut merged.max_sends, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("concurrency.mode", &mut merged.concurrency.mode, |text| match text {
+            "adaptive" => Some(Mode::Adaptive),
+            "fixed" => Some(Mode::Fixed),
+            _ => None,
+        });
+        over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
         merged
     }
 

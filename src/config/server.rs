@@ -35,7 +35,12 @@ pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<Clie
             }
             _ => None,
         };
-        keys.push(ClientKey { name: name.unwrap_or_default(), sha256: sha256.unwrap_or_default() });
+        let priority = item.get("priority").and_then(Node::text).and_then(|text| text.parse().ok());
+        keys.push(ClientKey {
+            name: name.unwrap_or_default(),
+            sha256: sha256.unwrap_or_default(),
+            priority: priority.unwrap_or_default(),
+        });
     }
     if auth_none
         && let Some(node) = at(root, "server.auth")

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::call::Priority;
 use crate::policy::RouteSettings;
 use crate::transport::EndpointSettings;
 
@@ -46,6 +47,8 @@ pub struct ClientKey {
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
+    /// Priority of its calls; a call may ask for less.
+    pub priority: Priority,
 }
 
 /// The admin port.

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::settings::{RetrySettings, Timeouts};
+use crate::policy::settings::{Concurrency, RetrySettings, Timeouts};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
@@ -34,6 +34,7 @@ pub fn yaml(settings: &Settings) -> String {
         out.push_str("  keys:\n");
         for key in &server.keys {
             let _ = writeln!(out, "    - name: {}\n      hash_file: \"***\"", text(&key.name));
+            let _ = writeln!(out, "      priority: {}", key.priority.as_str());
         }
     }
     let _ = writeln!(out, "admin:\n  listen: {}", text(&settings.admin.listen.to_string()));
@@ -79,6 +80,7 @@ pub fn yaml(settings: &Settings) -> String {
         }
         retry(&mut out, &route.retry);
         let _ = writeln!(out, "    max_sends: {}", route.max_sends);
+        let _ = writeln!(out, "    queue:\n      wait: {}", show_duration(route.queue_wait));
     }
     out
 }
@@ -99,6 +101,8 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
     let Timeouts { connect, idle, .. } = endpoint.timeouts;
     let _ =
         writeln!(out, "    timeouts:\n      connect: {}\n      idle: {}", show_duration(connect), show_duration(idle));
+    let Concurrency { mode, max } = endpoint.concurrency;
+    let _ = writeln!(out, "    concurrency:\n      mode: {}\n      max: {max}", mode.as_str());
 }
 
 fn retry(out: &mut String, retry: &RetrySettings) {

@@ -63,6 +63,8 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
             let text = match (child, path.starts_with("routes")) {
                 ("timeouts", true) => "timeouts: { total: 60s }",
                 ("timeouts", false) => "timeouts: { connect: 1s }",
+                ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
+                ("queue", _) => "queue: { wait: 1s }",
                 ("retry", _) => "retry: { attempts: 1 }",
                 _ => "max_sends: 2",
             };

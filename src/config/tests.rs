@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::policy::settings::{MAX_SENDS, RetrySettings, Timeouts};
+use crate::call::Priority;
+use crate::policy::settings::{Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
 use crate::transport::settings::Credential;
 
 fn root() -> PathBuf {
@@ -73,7 +74,8 @@ fn the_starter_changes_no_default() {
     let route = &loaded.settings.routes[0];
     assert_eq!(route.timeouts, Timeouts::default());
     assert_eq!(route.retry, RetrySettings::default());
-    assert_eq!(route.max_sends, MAX_SENDS);
+    assert_eq!((route.max_sends, route.queue_wait), (MAX_SENDS, QUEUE_WAIT));
+    assert_eq!(loaded.settings.endpoints[0].concurrency, Concurrency::default());
     assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
     let mut bare = resolve::built_in();
     bare.endpoints = loaded.settings.endpoints.clone();
@@ -222,4 +224,23 @@ fn a_secret_under_a_misspelt_key_is_not_shown() {
     let told = text(source).unwrap_err().render(false);
     assert!(!told.contains("hunter2") && told.contains("did you mean `key`"), "{told}");
     assert!(told.contains("olama"), "{told}");
+}
+
+#[test]
+fn limits_queues_and_priorities_are_read_where_they_belong() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hash"), "0a".repeat(32)).unwrap();
+    let source = "version: 1\nserver:\n  keys:\n    - { name: a, hash_file: hash, priority: critical }\n    - { name: b, hash_file: hash }\n\
+                  endpoints:\n  - { name: x, url: \"http://127.0.0.1:1\", concurrency: { max: 4 } }\n  - { name: y, url: \"http://127.0.0.1:2\" }\n\
+                  defaults:\n  concurrency: { mode: fixed, max: 9 }\n  queue: { wait: 0s }\n\
+                  routes:\n  - { targets: [x], queue: { wait: 2s } }\n  - { targets: [y], match: { model: m } }\n";
+    let loaded = from_text(&folder.path().join("x.yaml"), source, &variables(), &Overrides::default());
+    let settings = loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    let limits: Vec<_> = settings.endpoints.iter().map(|it| (it.concurrency.mode, it.concurrency.max)).collect();
+    assert_eq!(limits, [(Mode::Fixed, 4), (Mode::Fixed, 9)]);
+    assert_eq!(settings.routes.iter().map(|route| route.queue_wait.as_secs()).collect::<Vec<_>>(), [2, 0]);
+    let priorities: Vec<_> = settings.server.keys.iter().map(|key| key.priority).collect();
+    assert_eq!(priorities, [Priority::Critical, Priority::Default]);
+    let shown = show::yaml(&settings);
+    assert!(shown.contains("priority: critical") && shown.contains("max: 4") && shown.contains("wait: 2s"), "{shown}");
 }

@@ -1,29 +1,114 @@
-//! Chooses an endpoint of the attempt's target and hands the attempt to that endpoint's stack.
+//! Gets the attempt a place at an endpoint of its target, after a wait if need be, and hands it to that endpoint's stack.
+//!
+//! The queue is the target's, not the endpoint's: whoever waits takes whichever place is free first. Invariant: an
+//! attempt that is dropped while it waits is out of the queue, and one that got a place in that moment gives it back.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use tower::{Service, ServiceExt};
 
-use super::state::{InFlight, Load};
+use super::state::{Entry, Line, Permit, Slots, Turn};
 use super::{AttemptService, Pending};
-use crate::call::{Attempt, AttemptReply, Class, Failure, Milestone, Payload};
+use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Milestone, Priority, Signal, Sink};
 use crate::clock;
-use crate::policy::{Target, balance::pick};
+use crate::policy::balance::fresh;
+use crate::policy::{Ask, Refusal, RouteSettings, Shed};
 
 /// The targets of one route over the attempt stacks of all endpoints.
 #[derive(Clone)]
 pub struct Balance {
-    targets: Arc<Vec<Target>>,
+    route: Arc<RouteSettings>,
+    number: usize,
+    /// For each target, its pool among the slots.
+    pools: Arc<Vec<usize>>,
     endpoints: Arc<Vec<AttemptService>>,
-    load: Load,
+    slots: Slots,
+    sink: Arc<dyn Sink>,
 }
 
 impl Balance {
-    /// `endpoints` are numbered as in the settings; so is `load`.
-    pub fn new(targets: Vec<Target>, endpoints: Arc<Vec<AttemptService>>, load: Load) -> Self {
-        Self { targets: Arc::new(targets), endpoints, load }
+    /// `number` is the route's, `pools` has one for each of its targets; `endpoints` are numbered as in the settings.
+    pub fn new(
+        number: usize,
+        route: Arc<RouteSettings>,
+        pools: Vec<usize>,
+        endpoints: Arc<Vec<AttemptService>>,
+        slots: Slots,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        Self { route, number, pools: Arc::new(pools), endpoints, slots, sink }
+    }
+
+    /// What an attempt asks for at its target.
+    fn asks(&self, attempt: &Attempt) -> Option<Ask> {
+        let endpoints = &self.route.targets.get(attempt.target)?.endpoints;
+        let call = &attempt.call;
+        Some(Ask {
+            pool: *self.pools.get(attempt.target)?,
+            route: self.number,
+            class: call.priority,
+            again: call.client_retry || matches!(attempt.kind, AttemptKind::Retry | AttemptKind::Hedge),
+            key: call.key_name.clone().unwrap_or_default(),
+            prompt_bytes: call.prompt_bytes,
+            endpoints: fresh(endpoints, &attempt.used),
+            deadline: call.deadline,
+            // A twin that has to wait comes too late to help, and makes what it wants to help worse.
+            wait: if attempt.kind == AttemptKind::Hedge { Duration::ZERO } else { self.route.queue_wait },
+        })
+    }
+
+    /// Out it goes.
+    async fn send(self, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
+        let Some(service) = self.endpoints.get(permit.endpoint()).cloned() else {
+            return Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"));
+        };
+        attempt.endpoint = permit.endpoint();
+        (attempt.report)(Milestone::Dispatched(attempt.endpoint));
+        attempt.place = Some(Box::new(permit));
+        service.oneshot(attempt).await
+    }
+
+    /// Waits in line.
+    async fn turn(&self, pool: usize, mut line: Line) -> Result<Permit, Refusal> {
+        let _waited = Waited { sink: Arc::clone(&self.sink), route: self.number, since: clock::now() };
+        let refusal = || self.slots.refusal(pool, Shed::Timeout, clock::sample());
+        let until = line.until();
+        tokio::select! {
+            biased;
+            turn = &mut line.turn => return told(turn.ok(), refusal),
+            () = clock::sleep_until(until) => {}
+        }
+        if line.leave() {
+            return Err(refusal());
+        }
+        // Its turn came in this very moment, and is on its way.
+        let turn = (&mut line.turn).await;
+        told(turn.ok(), refusal)
+    }
+
+    fn refused(&self, kind: AttemptKind, class: Priority, refusal: Refusal) -> Failure {
+        if kind != AttemptKind::Hedge {
+            self.sink.emit(Signal::Shed { route: self.number, reason: refusal.shed.as_str(), priority: class });
+        }
+        let (class, message) = match refusal.shed {
+            Shed::Full => (Class::QueueFull, "every place is taken, and the queue is full"),
+            Shed::Late => (Class::QueueFull, "the queue is longer than the time this call has"),
+            Shed::Evicted => (Class::QueueFull, "a call of a higher priority took its place in the queue"),
+            Shed::Timeout => (Class::QueueTimeout, "no place became free in time"),
+        };
+        let mut failure = Failure::new(class, message);
+        failure.retry_after = Some(refusal.retry_after);
+        failure
+    }
+}
+
+fn told(turn: Option<Turn>, otherwise: impl FnOnce() -> Refusal) -> Result<Permit, Refusal> {
+    match turn {
+        Some(Turn::Go(permit)) => Ok(permit),
+        Some(Turn::Evicted(refusal)) => Err(refusal),
+        None => Err(otherwise()),
     }
 }
 
@@ -36,37 +121,37 @@ impl Service<Attempt> for Balance {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut attempt: Attempt) -> Self::Future {
-        let Some(target) = self.targets.get(attempt.target) else {
+    fn call(&mut self, attempt: Attempt) -> Self::Future {
+        let Some(ask) = self.asks(&attempt) else {
             return Box::pin(async { Err(Failure::new(Class::Internal, "the plan named a target that is not there")) });
         };
-        let samples = (clock::sample(), clock::sample());
-        attempt.endpoint = pick(&target.endpoints, &attempt.used, |endpoint| self.load.at(endpoint), samples);
-        (attempt.report)(Milestone::Picked(attempt.endpoint));
-        let in_flight = self.load.enter(attempt.endpoint);
-        let Some(service) = self.endpoints.get(attempt.endpoint).cloned() else {
-            return Box::pin(async {
-                Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"))
-            });
-        };
-        Box::pin(async move {
-            let reply = service.oneshot(attempt).await?;
-            Ok(AttemptReply { payload: hold(reply.payload, in_flight), ..reply })
-        })
+        let (this, pool) = (self.clone(), ask.pool);
+        let (kind, class) = (attempt.kind, ask.class);
+        let samples = (clock::sample(), clock::sample(), clock::sample());
+        match self.slots.ask(ask, clock::now(), samples) {
+            Entry::Go(permit) => Box::pin(this.send(attempt, permit)),
+            Entry::Refused(refusal) => {
+                let failure = self.refused(kind, class, refusal);
+                Box::pin(async move { Err(failure) })
+            }
+            Entry::Wait(line) => Box::pin(async move {
+                let permit = this.turn(pool, line).await.map_err(|refusal| this.refused(kind, class, refusal))?;
+                this.send(attempt, permit).await
+            }),
+        }
     }
 }
 
-/// Keeps the endpoint's count up until the body has ended or is dropped.
-fn hold(payload: Payload, in_flight: InFlight) -> Payload {
-    match payload {
-        Payload::Whole(bytes) => Payload::Whole(bytes),
-        Payload::Events(pieces) => Payload::Events(keep(pieces, in_flight)),
-        Payload::Opaque(pieces) => Payload::Opaque(keep(pieces, in_flight)),
-    }
+/// Tells how long a wait was, however it ended.
+struct Waited {
+    sink: Arc<dyn Sink>,
+    route: usize,
+    since: Instant,
 }
 
-fn keep(pieces: crate::call::PieceStream, in_flight: InFlight) -> crate::call::PieceStream {
-    Box::pin(pieces.inspect(move |_| {
-        let _ = &in_flight;
-    }))
+impl Drop for Waited {
+    fn drop(&mut self) {
+        let waited = clock::now().saturating_duration_since(self.since);
+        self.sink.emit(Signal::Queued { route: self.route, waited });
+    }
 }

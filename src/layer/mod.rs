@@ -3,6 +3,7 @@
 mod balance;
 mod deadline;
 mod idle;
+mod limit;
 mod observe_attempt;
 mod observe_call;
 mod race;
@@ -16,6 +17,7 @@ use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply}
 pub use balance::Balance;
 pub use deadline::DeadlineLayer;
 pub use idle::IdleLayer;
+pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;
 pub use observe_call::ObserveCallLayer;
 pub use retry::RetryLayer;

@@ -114,7 +114,7 @@ impl Guard {
         self.end.usage = reply.usage;
         if reply.trail.is_empty() {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
-            let ours = now.saturating_duration_since(self.started).saturating_sub(reply.upstream);
+            let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
         }
         let outcome = reply.outcome;

@@ -84,6 +84,16 @@ enum Event {
     Woke,
 }
 
+/// What the loop remembers of a send, by its number.
+#[derive(Clone, Copy)]
+struct Start {
+    target: usize,
+    kind: AttemptKind,
+    at: Instant,
+    /// Where it went out, and when.
+    sent: Option<(usize, Instant)>,
+}
+
 /// One call in the loop.
 struct Run<'a> {
     retry: &'a Retry,
@@ -91,7 +101,7 @@ struct Run<'a> {
     upload: Option<Upload>,
     plan: Plan<'a>,
     race: Race,
-    endpoints: Vec<Option<usize>>,
+    starts: Vec<Start>,
     trail: Vec<TrailEntry>,
     first: Option<Failure>,
     reports: mpsc::UnboundedSender<(usize, Milestone)>,
@@ -114,7 +124,7 @@ impl Retry {
             upload,
             plan: Plan::new(&self.route, terms),
             race: Race::default(),
-            endpoints: Vec::new(),
+            starts: Vec::new(),
             trail: Vec::new(),
             first: None,
             reports,
@@ -154,23 +164,17 @@ impl Retry {
 
 impl Run<'_> {
     fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
-        let number = self.plan.sends() as usize - 1;
+        let number = self.starts.len();
+        self.starts.push(Start { target, kind, at: now, sent: None });
         let reports = self.reports.clone();
         let fate = Arc::new(Fate::default());
-        let pays = matches!(kind, AttemptKind::First | AttemptKind::Fallback);
-        // A client's own repeat is traffic that repeats: it pays for nothing.
-        if pays
-            && !self.call.client_retry
-            && let Some(budget) = self.retry.budgets.get(target)
-        {
-            budget.deposit(now);
-        }
         let attempt = Attempt {
             call: Arc::clone(&self.call),
             kind,
             target,
             endpoint: 0,
             used: self.plan.used(),
+            place: None,
             upload: self.upload.take(),
             report: Box::new(move |milestone| {
                 // The loop may be gone already; then nobody wants to know.
@@ -178,7 +182,6 @@ impl Run<'_> {
             }),
             fate: Arc::clone(&fate),
         };
-        self.endpoints.push(None);
         let answer = Box::pin(self.retry.inner.clone().call(attempt));
         self.race.start(Runner { attempt: number, kind, target, started: now, fate, answer });
     }
@@ -202,21 +205,34 @@ impl Run<'_> {
 
     fn reported(&mut self, attempt: usize, milestone: Milestone) {
         match milestone {
-            Milestone::Picked(endpoint) => {
-                self.plan.picked(attempt, endpoint);
-                if let Some(slot) = self.endpoints.get_mut(attempt) {
-                    *slot = Some(endpoint);
-                }
-            }
+            Milestone::Dispatched(endpoint) => self.dispatched(attempt, endpoint, clock::now()),
             Milestone::Head => self.plan.head(attempt),
+        }
+    }
+
+    fn dispatched(&mut self, attempt: usize, endpoint: usize, now: Instant) {
+        self.plan.dispatched(attempt, endpoint, now);
+        let Some(start) = self.starts.get_mut(attempt) else { return };
+        start.sent = Some((endpoint, now));
+        let pays = matches!(start.kind, AttemptKind::First | AttemptKind::Fallback);
+        // A client's own repeat is traffic that repeats: it pays for nothing.
+        if pays
+            && !self.call.client_retry
+            && let Some(budget) = self.retry.budgets.get(start.target)
+        {
+            budget.deposit(now);
         }
     }
 
     fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
         let now = clock::now();
-        self.note(attempt, kind, failure.class, started, now);
+        let sent = self.starts.get(attempt).is_some_and(|start| start.sent.is_some());
         self.plan.failed(attempt, &failure, now, clock::sample());
-        self.first.get_or_insert(failure);
+        // A twin for which there was no place was no send, and is no cause of anything.
+        if sent || kind != AttemptKind::Hedge {
+            self.note(attempt, kind, failure.class, started, now);
+            self.first.get_or_insert(failure);
+        }
     }
 
     fn give_up(&mut self, attempt: usize, class: Class, now: Instant) {
@@ -232,9 +248,15 @@ impl Run<'_> {
         self.trail.push(TrailEntry { endpoint: self.name(attempt), kind, class, ms: took.as_millis() as u64 });
     }
 
+    /// The endpoint's name; of a send that never went out, the names of those it could have gone to.
     fn name(&self, attempt: usize) -> String {
-        let endpoint = self.endpoints.get(attempt).copied().flatten();
-        endpoint.and_then(|endpoint| self.retry.names.get(endpoint)).cloned().unwrap_or_default()
+        let Some(start) = self.starts.get(attempt) else { return String::new() };
+        let name = |endpoint: &usize| self.retry.names.get(*endpoint).map(String::as_str);
+        match (start.sent, self.retry.route.targets.get(start.target)) {
+            (Some((endpoint, _)), _) => name(&endpoint).unwrap_or_default().to_owned(),
+            (None, Some(target)) => target.endpoints.iter().filter_map(name).collect::<Vec<_>>().join("+"),
+            (None, None) => String::new(),
+        }
     }
 
     /// Ends whatever still runs: a send that was silent beyond its patience failed, any other is merely not needed.
@@ -258,6 +280,8 @@ impl Run<'_> {
         reply: AttemptReply,
     ) -> Reply {
         self.settle(clock::now(), None);
+        let sent = self.starts.get(attempt).and_then(|start| Some((start.at, start.sent?.1)));
+        let (started, sent) = sent.unwrap_or((started, started));
         Reply {
             status: reply.status,
             headers: reply.headers,
@@ -267,7 +291,8 @@ impl Run<'_> {
             outcome,
             fate,
             trail: self.trail,
-            upstream: reply.first_at.saturating_duration_since(started),
+            queued: sent.saturating_duration_since(started),
+            upstream: reply.first_at.saturating_duration_since(sent),
             usage: reply.usage,
             payload: reply.payload,
         }

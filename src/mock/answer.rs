@@ -44,6 +44,9 @@ pub fn answer(scenario: &Scenario, request: &Request, number: u64, fault: &Fault
     if let Some(content_type) = &fault.content_type {
         draft.header("content-type", content_type);
     }
+    if scenario.dialect == Some(Dialect::Llamacpp) {
+        draft.header("server", "llama.cpp");
+    }
     let id = Dice::of(&[scenario.seed, dice::hash(&request.body), 3]).next();
     let name = if surface(request.path()) == Some(Surface::Messages) { "request-id" } else { "x-request-id" };
     draft.headers.push((name.to_string(), format!("req_{id:016x}")));

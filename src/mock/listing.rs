@@ -12,7 +12,7 @@ use super::dice::{Dice, hash};
 use super::http::Request;
 use super::scenario::Scenario;
 use super::script::Draft;
-use super::words::Trouble;
+use super::words::{Dialect, Trouble};
 
 /// The answer to a request that is no generation.
 pub fn answer(scenario: &Scenario, request: &Request) -> Result<Draft, Trouble> {
@@ -20,6 +20,9 @@ pub fn answer(scenario: &Scenario, request: &Request) -> Result<Draft, Trouble> 
     let json = |value: Value| Ok(Draft::whole(200, "application/json", value.to_string().into_bytes()));
     match (request.method.as_str(), path) {
         ("GET", "/health") => json(json!({"status": "ok"})),
+        ("GET", "/props") if scenario.dialect == Some(Dialect::Llamacpp) => {
+            json(json!({"total_slots": scenario.slots.unwrap_or(1), "model_path": "mock.gguf"}))
+        }
         ("GET", "/v1/models") => json(json!({"object": "list",
             "data": scenario.models.iter().map(|id| model(scenario, id)).collect::<Vec<_>>()})),
         ("GET", _) if path.starts_with("/v1/models/") => {

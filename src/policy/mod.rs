@@ -1,13 +1,18 @@
 //! Decisions, pure: time and randomness are arguments, nothing here waits, locks or speaks to a network.
 
+pub mod admission;
 pub mod backoff;
 pub mod balance;
 pub mod budget;
 pub mod glob;
+pub mod limiter;
 pub mod patience;
 pub mod plan;
+pub mod queue;
 pub mod settings;
 
+pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
+pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
-pub use settings::{Backoff, MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};

@@ -11,7 +11,8 @@
 //!    Another endpoint of the pool goes first; an endpoint is asked again only after its wait.
 //! 3. When the target is spent, or the wait it asks for is too long, or one send is left in the cap, the next target
 //!    gets its own first send.
-//! 4. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
+//! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
+//! 5. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
 
 use std::time::{Duration, Instant};
@@ -66,14 +67,18 @@ pub struct Terms {
 enum State {
     Running,
     Over,
+    /// Its target had no place for it: it was never made.
+    Refused,
 }
 
 /// One send as the machine sees it.
 #[derive(Clone, Debug)]
 struct Sent {
     target: usize,
+    kind: AttemptKind,
     endpoint: Option<usize>,
-    started: Instant,
+    /// When it went out; before that it waits for a place, and waiting is not silence.
+    started: Option<Instant>,
     head: bool,
     /// Its patience ran out, and what that allows was done.
     silent: bool,
@@ -139,7 +144,7 @@ impl<'a> Plan<'a> {
             return Step::Stop;
         }
         if self.sent.is_empty() {
-            return self.start(now, 0, AttemptKind::First);
+            return self.start(0, AttemptKind::First);
         }
         if let Some(next) = self.next {
             if next.at > now {
@@ -156,10 +161,11 @@ impl<'a> Plan<'a> {
         if self.running() == 0 { Step::Stop } else { Step::Wait(self.next_clock(now)) }
     }
 
-    /// A running send chose its endpoint.
-    pub fn picked(&mut self, attempt: usize, endpoint: usize) {
+    /// A running send has a place at an endpoint and goes out: its clocks start now.
+    pub fn dispatched(&mut self, attempt: usize, endpoint: usize, now: Instant) {
         if let Some(sent) = self.sent.get_mut(attempt) {
             sent.endpoint = Some(endpoint);
+            sent.started = Some(now);
         }
     }
 
@@ -172,12 +178,16 @@ impl<'a> Plan<'a> {
 
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
-        let Some(target) = self.sent.get_mut(attempt).map(|sent| {
-            sent.state = State::Over;
-            sent.target
+        let Some((target, kind, refused)) = self.sent.get_mut(attempt).map(|sent| {
+            let refused = sent.started.is_none() && matches!(failure.class, Class::QueueFull | Class::QueueTimeout);
+            sent.state = if refused { State::Refused } else { State::Over };
+            (sent.target, sent.kind, refused)
         }) else {
             return;
         };
+        if refused {
+            return self.refused(target, kind, now);
+        }
         if failure.retry == Retry::Never {
             // A twin that is already running keeps the word, but nothing new is sent.
             self.forbidden = true;
@@ -195,10 +205,21 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// A target had no place for a send. It is not asked again, but the next one may have.
+    fn refused(&mut self, target: usize, kind: AttemptKind, now: Instant) {
+        self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
+        // A twin that was refused says nothing of what may follow the send it was to stand beside.
+        self.spent[target].closed |= kind != AttemptKind::Hedge;
+        if self.running() == 0 && self.next.is_none() && self.may_send() {
+            let next = self.next_target(target);
+            self.next = next.map(|target| Next { at: now, target, kind: AttemptKind::Fallback, paid: false });
+        }
+    }
+
     /// The class under which a send that is still running stands if the call ends without it.
     pub fn standing(&self, attempt: usize, now: Instant) -> Option<Class> {
         let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
-        if now.saturating_duration_since(sent.started) < self.patience {
+        if now.saturating_duration_since(sent.started?) < self.patience {
             return None;
         }
         Some(if sent.head { Class::FirstTokenTimeout } else { Class::HeadersTimeout })
@@ -209,21 +230,27 @@ impl<'a> Plan<'a> {
         self.sent.iter().filter_map(|sent| sent.endpoint).collect()
     }
 
-    /// Sends made so far.
+    /// Sends that went out so far.
     pub fn sends(&self) -> u32 {
-        self.sent.len() as u32
+        self.sent.iter().filter(|sent| sent.started.is_some()).count() as u32
+    }
+
+    /// Sends that went out or may yet.
+    fn claimed(&self) -> u32 {
+        self.sent.iter().filter(|sent| sent.state != State::Refused).count() as u32
     }
 
     fn running(&self) -> usize {
         self.sent.iter().filter(|sent| sent.state == State::Running).count()
     }
 
-    fn start(&mut self, now: Instant, target: usize, kind: AttemptKind) -> Step {
+    fn start(&mut self, target: usize, kind: AttemptKind) -> Step {
         self.spent[target].sends += 1;
         self.sent.push(Sent {
             target,
+            kind,
             endpoint: None,
-            started: now,
+            started: None,
             head: false,
             silent: false,
             overdue: false,
@@ -236,11 +263,11 @@ impl<'a> Plan<'a> {
     fn start_next(&mut self, now: Instant, next: Next, pay: &mut dyn FnMut(usize) -> bool) -> Step {
         let Next { target, kind, paid, .. } = next;
         if !paid || pay(target) {
-            return self.start(now, target, kind);
+            return self.start(target, kind);
         }
         self.spent[target].closed = true;
         match self.next_target(target) {
-            Some(next) => self.start(now, next, AttemptKind::Fallback),
+            Some(next) => self.start(next, AttemptKind::Fallback),
             None if self.running() > 0 => Step::Wait(self.next_clock(now)),
             None => Step::Stop,
         }
@@ -254,7 +281,7 @@ impl<'a> Plan<'a> {
         let elsewhere_in_pool = self.unused_in(target);
         let fallback = self.next_target(target);
         // The last send of the call is not spent on who has just failed while somebody else can be asked.
-        let last = fallback.is_some() && !elsewhere_in_pool && self.sends() + 1 >= self.cap();
+        let last = fallback.is_some() && !elsewhere_in_pool && self.claimed() + 1 >= self.cap();
         let stale = failure.class == Class::ResetBeforeResponse;
         if failure.unsent && !self.transparent_used && !last && (elsewhere_in_pool || stale) {
             // Nothing reached the model: as if it had not been sent, once per call. Who could not be reached at all
@@ -318,7 +345,7 @@ impl<'a> Plan<'a> {
     /// What a silent send allows: `None` when it is to be waited for.
     fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
         let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
-        let (target, age) = (sent.target, now.saturating_duration_since(sent.started));
+        let (target, age) = (sent.target, now.saturating_duration_since(sent.started?));
         let (silent, overdue) = (sent.silent, sent.overdue);
         if !self.may_send() {
             return None;
@@ -338,9 +365,9 @@ impl<'a> Plan<'a> {
             return self.can_ask_another(target).then_some(Step::Drop { attempt, class });
         }
         if self.unused_in(target) && !self.spent[target].closed && pay(target) {
-            return Some(self.start(now, target, AttemptKind::Hedge));
+            return Some(self.start(target, AttemptKind::Hedge));
         }
-        self.next_target(target).map(|next| self.start(now, next, AttemptKind::Fallback))
+        self.next_target(target).map(|next| self.start(next, AttemptKind::Fallback))
     }
 
     /// The next moment at which a clock of a running send, or the deadline, runs out.
@@ -350,9 +377,10 @@ impl<'a> Plan<'a> {
             return at;
         }
         for sent in self.sent.iter().filter(|sent| sent.state == State::Running) {
-            let silent = (!sent.silent).then(|| sent.started + self.patience);
-            let overdue = (self.terms.streamed && !sent.head && !sent.overdue)
-                .then(|| sent.started + self.route.timeouts.headers);
+            let Some(started) = sent.started else { continue };
+            let silent = (!sent.silent).then(|| started + self.patience);
+            let overdue =
+                (self.terms.streamed && !sent.head && !sent.overdue).then(|| started + self.route.timeouts.headers);
             for clock in [silent, overdue].into_iter().flatten().filter(|clock| *clock > now) {
                 at = at.min(clock);
             }
@@ -361,7 +389,7 @@ impl<'a> Plan<'a> {
     }
 
     fn may_send(&self) -> bool {
-        self.terms.replayable && !self.forbidden && self.sends() < self.cap()
+        self.terms.replayable && !self.forbidden && self.claimed() < self.cap()
     }
 
     fn cap(&self) -> u32 {
@@ -383,7 +411,7 @@ impl<'a> Plan<'a> {
         if self.terms.options.no_fallback {
             return None;
         }
-        (target + 1..self.spent.len()).find(|next| self.spent[*next].sends == 0)
+        (target + 1..self.spent.len()).find(|next| self.spent[*next].sends == 0 && !self.spent[*next].closed)
     }
 
     /// A repeat with less time than this left could not be answered.

@@ -19,6 +19,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
             respect_retry_after: true,
         },
         max_sends: 4,
+        queue_wait: 5 * SECOND,
     }
 }
 
@@ -54,7 +55,7 @@ fn story(
                 let pool = &route.targets[target].endpoints;
                 let used = plan.used();
                 let endpoint = pool.iter().find(|e| !used.contains(e)).or(pool.first()).copied();
-                plan.picked(n, endpoint.unwrap_or(0));
+                plan.dispatched(n, endpoint.unwrap_or(0), time);
                 match failures.get(n) {
                     Some(failure) => plan.failed(n, failure, time, 0.5),
                     None => return told,
@@ -167,7 +168,7 @@ fn an_empty_budget_moves_to_the_next_target_or_stops() {
         let route = route(targets);
         let mut plan = Plan::new(&route, terms(now));
         assert_eq!(plan.next(now, &mut |_| false), Step::Start { target: 0, kind: AttemptKind::First });
-        plan.picked(0, 0);
+        plan.dispatched(0, 0, now);
         plan.failed(0, &fail(Class::Upstream500), now, 0.0);
         assert_eq!(plan.next(now, &mut |_| false), then);
     }
@@ -179,13 +180,13 @@ fn silence_starts_a_twin_and_ends_nobody() {
     let mut plan = Plan::new(&route, terms(now));
     let mut pay = |_| true;
     plan.next(now, &mut pay);
-    plan.picked(0, 0);
+    plan.dispatched(0, 0, now);
     plan.head(0);
     assert_eq!(plan.next(now, &mut pay), Step::Wait(now + 10 * SECOND));
     assert_eq!(plan.standing(0, now + 9 * SECOND), None);
     let later = now + 10 * SECOND;
     assert_eq!(plan.next(later, &mut pay), Step::Start { target: 1, kind: AttemptKind::Fallback });
-    plan.picked(1, 1);
+    plan.dispatched(1, 1, later);
     assert_eq!(plan.standing(0, later), Some(Class::FirstTokenTimeout));
     // Nobody else is left: both are waited for until the deadline, however silent.
     for seconds in [20, 30, 40, 100] {
@@ -204,13 +205,13 @@ fn a_missing_head_is_given_up_only_where_another_can_be_asked() {
     two.timeouts.headers = SECOND;
     let mut plan = Plan::new(&two, terms(now));
     plan.next(now, &mut |_| true);
-    plan.picked(0, 0);
+    plan.dispatched(0, 0, now);
     let step = plan.next(now + SECOND, &mut |_| true);
     assert_eq!(step, Step::Drop { attempt: 0, class: Class::HeadersTimeout });
     plan.failed(0, &fail(Class::HeadersTimeout), now + SECOND, 0.5);
     let step = plan.next(now + SECOND, &mut |_| true);
     assert_eq!(step, Step::Start { target: 1, kind: AttemptKind::Fallback }, "not the silent one again");
-    plan.picked(1, 1);
+    plan.dispatched(1, 1, now + SECOND);
     assert!(matches!(plan.next(now + 5 * SECOND, &mut |_| true), Step::Wait(_)), "the last is waited for");
 }
 
@@ -219,7 +220,7 @@ fn a_whole_answer_is_silent_by_nature() {
     let (route, now) = (route(&[&[0], &[1]]), Instant::now());
     let mut plan = Plan::new(&route, Terms { streamed: false, ..terms(now) });
     plan.next(now, &mut |_| true);
-    plan.picked(0, 0);
+    plan.dispatched(0, 0, now);
     assert_eq!(plan.next(now, &mut |_| true), Step::Wait(now + 30 * SECOND), "headers is its patience");
     let step = plan.next(now + 30 * SECOND, &mut |_| true);
     assert_eq!(step, Step::Start { target: 1, kind: AttemptKind::Fallback });
@@ -236,10 +237,53 @@ fn clients_may_tighten() {
     assert!(story(&two, here, now, &failures).iter().all(|(target, ..)| *target == 0));
     let mut plan = Plan::new(&two, with(Options { no_hedge: true, ..Options::default() }));
     plan.next(now, &mut |_| true);
-    plan.picked(0, 0);
+    plan.dispatched(0, 0, now);
     plan.head(0);
     let step = plan.next(now + 10 * SECOND, &mut |_| true);
     assert_eq!(step, Step::Drop { attempt: 0, class: Class::FirstTokenTimeout }, "one after the other, not beside");
+}
+
+#[test]
+fn waiting_for_a_place_is_not_silence() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    plan.next(now, &mut |_| true);
+    assert_eq!(plan.next(now + 60 * SECOND, &mut |_| true), Step::Wait(now + 120 * SECOND));
+    assert_eq!((plan.standing(0, now + 60 * SECOND), plan.sends()), (None, 0));
+    plan.dispatched(0, 0, now + 60 * SECOND);
+    assert_eq!(plan.next(now + 60 * SECOND, &mut |_| true), Step::Wait(now + 70 * SECOND), "its clock starts now");
+    assert_eq!(plan.sends(), 1);
+}
+
+#[test]
+fn a_target_without_a_place_is_left_for_the_next_and_costs_no_send() {
+    let now = Instant::now();
+    let mut three = route(&[&[0], &[1, 2], &[3]]);
+    three.max_sends = 1;
+    let mut plan = Plan::new(&three, terms(now));
+    plan.next(now, &mut |_| true);
+    for (attempt, target) in [(0, 1), (1, 2)] {
+        plan.failed(attempt, &fail(Class::QueueFull), now, 0.5);
+        assert_eq!(plan.next(now, &mut |_| true), Step::Start { target, kind: AttemptKind::Fallback });
+    }
+    plan.failed(2, &fail(Class::QueueTimeout), now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| true), Step::Stop);
+    assert_eq!(plan.sends(), 0);
+}
+
+#[test]
+fn a_twin_without_a_place_leaves_the_slow_one_its_word() {
+    let (pool, now) = (route(&[&[0, 1]]), Instant::now());
+    let mut plan = Plan::new(&pool, terms(now));
+    plan.next(now, &mut |_| true);
+    plan.dispatched(0, 0, now);
+    plan.head(0);
+    let later = now + 10 * SECOND;
+    assert_eq!(plan.next(later, &mut |_| true), Step::Start { target: 0, kind: AttemptKind::Hedge });
+    plan.failed(1, &fail(Class::QueueFull), later, 0.5);
+    assert!(matches!(plan.next(later, &mut |_| true), Step::Wait(_)));
+    plan.failed(0, &fail(Class::Upstream500), later, 0.0);
+    assert_eq!(plan.next(later, &mut |_| true), Step::Start { target: 0, kind: AttemptKind::Retry });
 }
 
 #[derive(Clone, Debug)]
@@ -247,6 +291,7 @@ enum Event {
     Fail(usize, usize, u64),
     Pass(u64),
     Head(usize),
+    Dispatch(usize),
 }
 
 proptest! {
@@ -261,6 +306,7 @@ proptest! {
             (0usize..8, 0usize..Class::ALL.len(), 0u64..50).prop_map(|(n, class, after)| Event::Fail(n, class, after)),
             (0u64..40_000).prop_map(Event::Pass),
             (0usize..8).prop_map(Event::Head),
+            (0usize..8).prop_map(Event::Dispatch),
         ], 0..40),
     ) {
         let mut number = 0..;
@@ -271,7 +317,7 @@ proptest! {
         let terms = terms(start);
         let mut plan = Plan::new(&route, terms.clone());
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
-        let mut forbidden = false;
+        let (mut forbidden, mut made, mut out) = (false, Vec::new(), Vec::new());
         let mut events = events.into_iter();
         for _ in 0..500 {
             let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
@@ -280,8 +326,12 @@ proptest! {
                     prop_assert!(now < terms.deadline);
                     prop_assert!(!forbidden || !running.is_empty(), "a send after a class that forbids it");
                     repeats += u32::from(matches!(kind, AttemptKind::Retry | AttemptKind::Hedge));
-                    let n = plan.sends() as usize - 1;
-                    plan.picked(n, targets[target][n % targets[target].len()]);
+                    let n = made.len();
+                    made.push(targets[target][n % targets[target].len()]);
+                    if n % 2 == 0 {
+                        plan.dispatched(n, made[n], now);
+                        out.push(n);
+                    }
                     running.push(n);
                 }
                 Step::Drop { attempt, class } => {
@@ -294,14 +344,19 @@ proptest! {
                     prop_assert!(until > now && until <= terms.deadline, "a wait that passes");
                     match events.next() {
                         Some(Event::Fail(n, class, after)) if running.contains(&n) => {
-                            let class = Class::ALL[class];
+                            // What waits for a place can only be refused one.
+                            let class = if out.contains(&n) { Class::ALL[class] } else { Class::QueueFull };
                             let failure = Failure { retry_after: Some(Duration::from_secs(after)), ..fail(class) };
                             running.retain(|other| *other != n);
                             forbidden |= class.retry() == Retry::Never;
                             plan.failed(n, &failure, now, 0.5);
                         }
                         Some(Event::Pass(millis)) => now = until.min(now + Duration::from_millis(millis)),
-                        Some(Event::Head(n)) => plan.head(n),
+                        Some(Event::Head(n)) if out.contains(&n) => plan.head(n),
+                        Some(Event::Dispatch(n)) if running.contains(&n) && !out.contains(&n) => {
+                            plan.dispatched(n, made[n], now);
+                            out.push(n);
+                        }
                         _ => now = until,
                     }
                 }

@@ -63,6 +63,43 @@ impl Default for RetrySettings {
     }
 }
 
+/// How the limit of sends in flight at an endpoint comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Learnt, up to the maximum.
+    Adaptive,
+    /// The maximum.
+    Fixed,
+}
+
+impl Mode {
+    /// The name in the config file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Adaptive => "adaptive",
+            Mode::Fixed => "fixed",
+        }
+    }
+}
+
+/// Sends in flight at one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// How the limit comes about.
+    pub mode: Mode,
+    /// The most there may be; at least 1.
+    pub max: u32,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self { mode: Mode::Adaptive, max: 256 }
+    }
+}
+
+/// How long a send waits for a free place at its target, unless the config says otherwise.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
 /// One target of a route: the endpoints that share its load, by number in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -85,6 +122,8 @@ pub struct RouteSettings {
     pub retry: RetrySettings,
     /// Sends upstream per call, all causes together; at least 1.
     pub max_sends: u32,
+    /// How long a send waits for a free place at its target; zero never waits.
+    pub queue_wait: Duration,
 }
 
 /// Sends upstream per call unless the config says otherwise.

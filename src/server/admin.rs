@@ -36,11 +36,18 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
-    // A budget refills as time goes by, and one from before a restart was never asked yet: told as it stands now.
+    // Read where they are kept, at this moment: a copy that is told of every change would only be behind.
     let now = clock::now();
     for (number, budgets) in gateway.stacks.budgets.iter().enumerate() {
         let left = budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
         gateway.metrics.budget(number, left);
+    }
+    let slots = &gateway.stacks.slots;
+    for endpoint in 0..gateway.settings.endpoints.len() {
+        gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));
+    }
+    for route in 0..gateway.settings.routes.len() {
+        gateway.metrics.load.queue_depth(route, slots.waiting_of(route));
     }
     match gateway.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
@@ -77,11 +84,15 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         .iter()
         .enumerate()
         .map(|(number, endpoint)| {
+            let (limit, in_flight) = gateway.stacks.slots.at(number);
             json!({
                 "name": endpoint.name,
                 "url": endpoint.url,
                 "dialect": endpoint.dialect.as_str(),
-                "in_flight": gateway.stacks.load.at(number),
+                "in_flight": in_flight,
+                "limit": limit,
+                "limit_mode": endpoint.concurrency.mode.as_str(),
+                "limit_max": endpoint.concurrency.max,
             })
         })
         .collect();
@@ -91,14 +102,16 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         .routes
         .iter()
         .zip(&gateway.stacks.budgets)
-        .map(|(route, budgets)| {
+        .zip(&gateway.stacks.pools)
+        .map(|((route, budgets), pools)| {
             let targets: Vec<Value> = route
                 .targets
                 .iter()
                 .zip(budgets.iter())
-                .map(|(target, budget)| {
+                .zip(pools)
+                .map(|((target, budget), pool)| {
                     let endpoints: Vec<_> = target.endpoints.iter().filter_map(name).collect();
-                    json!({ "endpoints": endpoints, "retry_budget_left": budget.left(now) })
+                    json!({ "endpoints": endpoints, "retry_budget_left": budget.left(now), "queued": gateway.stacks.slots.waiting(*pool) })
                 })
                 .collect();
             json!({ "name": route.name, "model": route.model, "targets": targets })

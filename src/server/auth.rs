@@ -1,7 +1,5 @@
 //! Who may call: client keys, known only by their hashes, compared in constant time.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
@@ -10,11 +8,11 @@ use subtle::ConstantTimeEq;
 use crate::call::{CallError, Class};
 use crate::config::ClientKey;
 
-/// The name of the key the client showed; `None` where no key is asked for.
+/// The key the client showed; `None` where no key is asked for.
 ///
 /// # Errors
 /// `bad_request` with status 401 when a key is asked for and none that is known was shown.
-pub fn check(keys: &[ClientKey], headers: &HeaderMap) -> Result<Option<Arc<str>>, CallError> {
+pub fn check<'a>(keys: &'a [ClientKey], headers: &HeaderMap) -> Result<Option<&'a ClientKey>, CallError> {
     if keys.is_empty() {
         return Ok(None);
     }
@@ -32,7 +30,7 @@ pub fn check(keys: &[ClientKey], headers: &HeaderMap) -> Result<Option<Arc<str>>
     let mut found = None;
     for key in keys {
         if bool::from(hash.as_slice().ct_eq(&key.sha256)) {
-            found = Some(Arc::from(key.name.as_str()));
+            found = Some(key);
         }
     }
     found.map(Some).ok_or_else(|| refused("unknown client key: none of `server.keys` has this key's hash"))
@@ -45,14 +43,16 @@ fn refused(message: &str) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Priority;
 
     #[test]
     fn only_a_known_key_gets_in() {
-        let keys = [ClientKey { name: "search".into(), sha256: Sha256::digest(b"sk-1").into() }];
+        let keys =
+            [ClientKey { name: "search".into(), sha256: Sha256::digest(b"sk-1").into(), priority: Priority::Default }];
         let with = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            check(&keys, &headers)
+            check(&keys, &headers).map(|key| key.map(|key| key.name.clone()))
         };
         assert_eq!(with("authorization", "Bearer sk-1").unwrap().as_deref(), Some("search"));
         assert_eq!(with("x-api-key", "sk-1").unwrap().as_deref(), Some("search"));

@@ -29,8 +29,8 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         let error = CallError::local(Class::BadRequest, message).at("upgrade").status(501);
         return refuse(&gateway, surface, started, error);
     }
-    let key_name = match auth::check(&gateway.settings.server.keys, &parts.headers) {
-        Ok(name) => name,
+    let key = match auth::check(&gateway.settings.server.keys, &parts.headers) {
+        Ok(key) => key,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
     let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
@@ -39,7 +39,10 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         Ok(read) => read,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
-    call.key_name = key_name;
+    if let Some(key) = key {
+        call.key_name = Some(Arc::from(key.name.as_str()));
+        call.priority = call.options.priority.map_or(key.priority, |asked| asked.min(key.priority));
+    }
     if surface == Surface::Models && gateway.settings.endpoints.len() > 1 {
         return models::answer(&gateway, call, wanted_model.as_deref()).await;
     }

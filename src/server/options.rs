@@ -8,10 +8,10 @@ use crate::call::{CallError, Class, Options};
 
 const PREFIX: &str = "x-outrigger-";
 /// The names a client may send.
-const KNOWN: [&str; 4] = ["x-outrigger-timeout", "x-outrigger-retries", "x-outrigger-hedge", "x-outrigger-fallback"];
+const KNOWN: [&str; 5] =
+    ["x-outrigger-timeout", "x-outrigger-retries", "x-outrigger-hedge", "x-outrigger-fallback", "x-outrigger-priority"];
 /// The names that belong to mechanisms this version does not have.
-const LATER: [&str; 4] =
-    ["x-outrigger-validate", "x-outrigger-priority", "x-outrigger-workflow", "x-outrigger-context"];
+const LATER: [&str; 3] = ["x-outrigger-validate", "x-outrigger-workflow", "x-outrigger-context"];
 
 /// Longest patience of a client that is believed; beyond it the route's own bound holds anyway.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -48,6 +48,10 @@ pub fn take(headers: &mut HeaderMap) -> Result<Asked, CallError> {
             }
             "x-outrigger-hedge" if text == "off" => asked.options.no_hedge = true,
             "x-outrigger-fallback" if text == "off" => asked.options.no_fallback = true,
+            "x-outrigger-priority" => {
+                let priority = text.parse().map_err(|()| bad(&name, text, "`critical`, `default` or `sheddable`"))?;
+                asked.options.priority = Some(priority);
+            }
             "x-outrigger-hedge" | "x-outrigger-fallback" => return Err(bad(&name, text, "`off`")),
             later if LATER.contains(&later) => {
                 let message = format!("the header `{later}` is not available in this version");
@@ -97,6 +101,7 @@ fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call::Priority;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| ((*name).parse().unwrap(), HeaderValue::from_static(value))).collect()
@@ -109,11 +114,13 @@ mod tests {
             ("x-outrigger-retries", "0"),
             ("x-outrigger-hedge", "off"),
             ("x-outrigger-fallback", "off"),
+            ("x-outrigger-priority", "sheddable"),
             ("user-agent", "x"),
         ]);
         let asked = take(&mut sent).unwrap();
         assert_eq!(asked.patience, Some(Duration::from_millis(1500)));
-        assert_eq!(asked.options, Options { retries: Some(0), no_hedge: true, no_fallback: true });
+        let priority = Some(Priority::Sheddable);
+        assert_eq!(asked.options, Options { retries: Some(0), no_hedge: true, no_fallback: true, priority });
         assert_eq!(sent.len(), 1);
     }
 
@@ -139,6 +146,7 @@ mod tests {
             ("x-outrigger-timeout", "0s"),
             ("x-outrigger-hedge", "on"),
             ("x-outrigger-validate", "off"),
+            ("x-outrigger-priority", "urgent"),
         ] {
             let error = take(&mut headers(&[(name, value)])).unwrap_err();
             assert_eq!((error.class, error.param.as_deref()), (Class::BadRequest, Some(name)), "{value}");

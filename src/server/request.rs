@@ -98,6 +98,7 @@ pub async fn read(
         client_patience: asked.patience,
         deadline: started,
         options: asked.options,
+        priority: asked.options.priority.unwrap_or_default(),
         client_retry: asked.client_retry,
         traceparent,
         key_name: None,

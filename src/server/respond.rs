@@ -38,10 +38,10 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
     put(&mut headers, OUTCOME, reply.outcome.as_str());
     put_trail(&mut headers, &reply.trail);
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let mut timing = format!("upstream;dur={:.2}", ms(reply.upstream));
+    let mut timing = format!("queue;dur={:.2}, upstream;dur={:.2}", ms(reply.queued), ms(reply.upstream));
     if reply.trail.is_empty() {
         // With failed sends before it, the rest is waiting by design, not a cost of ours.
-        let ours = clock::now().saturating_duration_since(started).saturating_sub(reply.upstream);
+        let ours = clock::now().saturating_duration_since(started).saturating_sub(reply.queued + reply.upstream);
         timing.push_str(&format!(", outrigger;dur={:.2}", ms(ours)));
     }
     if let Ok(timing) = HeaderValue::from_str(&timing) {
@@ -100,7 +100,7 @@ pub fn error(id: &str, surface: Surface, route: Option<&str>, error: &CallError)
     }
     put(&mut headers, ATTEMPTS, &error.sends.to_string());
     put(&mut headers, OUTCOME, "failed");
-    if let Some(last) = error.trail.last().filter(|last| !last.endpoint.is_empty()) {
+    if let Some(last) = error.trail.last().filter(|last| error.sends > 0 && !last.endpoint.is_empty()) {
         put(&mut headers, ENDPOINT, &last.endpoint);
     }
     put_trail(&mut headers, &error.trail);

@@ -7,6 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::LoadMetrics;
 use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -30,6 +31,8 @@ pub struct Metrics {
     tokens: IntCounterVec,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
+    /// How full the endpoints are, and who waits for them.
+    pub load: LoadMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -87,6 +90,7 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let load = LoadMetrics::new(&add, routes, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -134,7 +138,7 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load })
     }
 
     /// A call was accepted.
@@ -218,16 +222,28 @@ impl Metrics {
 }
 
 /// Creates and registers in one step.
-struct Adder<'a>(&'a Registry);
+pub(super) struct Adder<'a>(&'a Registry);
 
 impl Adder<'_> {
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
 
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
         let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)

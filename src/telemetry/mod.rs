@@ -1,8 +1,10 @@
 //! What becomes of signals: metrics and log lines. The only place that knows Prometheus or `tracing`.
 
+mod load;
 pub mod log;
 pub mod metrics;
 mod sink;
 
+pub use load::LoadMetrics;
 pub use metrics::Metrics;
 pub use sink::Telemetry;

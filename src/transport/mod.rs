@@ -5,9 +5,11 @@ mod connect;
 mod events;
 pub mod headers;
 mod leaf;
+mod props;
 pub mod settings;
 mod whole;
 
 pub use connect::tls_config;
 pub use leaf::Leaf;
+pub use props::Props;
 pub use settings::{Credential, EndpointSettings};

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method};
 use outrigger::call::{
     Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use outrigger::policy::{RouteSettings, Target, Timeouts};
+use outrigger::policy::{QUEUE_WAIT, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
@@ -78,6 +79,7 @@ fn settings(scenario: &Scenario) -> Settings {
         dialect: Default::default(),
         model: None,
         timeouts,
+        concurrency: scenario.concurrency(),
     };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
     Settings {
@@ -99,6 +101,7 @@ fn settings(scenario: &Scenario) -> Settings {
             timeouts,
             retry: scenario.retry(),
             max_sends: scenario.max_sends,
+            queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
         }],
     }
 }
@@ -121,10 +124,16 @@ fn call(spec: &CallSpec) -> Call {
         started: now,
         client_patience: spec.timeout,
         deadline: now,
-        options: Options { retries: spec.retries, no_hedge: spec.no_hedge, no_fallback: spec.no_fallback },
+        options: Options {
+            retries: spec.retries,
+            no_hedge: spec.no_hedge,
+            no_fallback: spec.no_fallback,
+            priority: spec.priority,
+        },
+        priority: spec.priority.unwrap_or_default(),
         client_retry: spec.client_retry,
         traceparent: String::new(),
-        key_name: None,
+        key_name: spec.key.as_deref().map(Arc::from),
     }
 }
 
@@ -147,19 +156,34 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let scripted = Scripted::all(&scenario.script);
     let stacks = stack::build_over(&settings, scripted.clone(), &sink);
     let mut problems = Vec::new();
+    let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        clock::sleep(spec.pause).await; // paces the load, not a wait
-        for _ in 0..spec.times {
-            let started = clock::now();
-            let future = one(stacks.calls[0].clone(), call(spec), started);
-            let seen = match spec.leave {
-                Some(after) => tokio::time::timeout(after, future).await.ok(),
-                None => Some(future.await),
-            };
-            problems.extend(expect.compare(seen.as_ref()).into_iter().map(|found| format!("call {number}: {found}")));
+        let stack = stacks.calls[0].clone();
+        let calls = async move {
+            clock::sleep(spec.pause).await; // paces the load, not a wait
+            let mut problems = Vec::new();
+            for _ in 0..spec.times {
+                let started = clock::now();
+                let future = one(stack.clone(), call(spec), started);
+                let seen = match spec.leave {
+                    Some(after) => tokio::time::timeout(after, future).await.ok(),
+                    None => Some(future.await),
+                };
+                let found = expect.compare(seen.as_ref());
+                problems.extend(found.into_iter().map(|found| format!("call {number}: {found}")));
+            }
+            problems
+        };
+        if scenario.together {
+            together.push(calls);
+        } else {
+            problems.extend(calls.await);
         }
     }
-    problems.extend(invariants(scenario, &recorder, &scripted, &stacks.load, settings.endpoints.len()));
+    while let Some(found) = together.next().await {
+        problems.extend(found);
+    }
+    problems.extend(invariants(scenario, &recorder, &scripted, &stacks.slots, settings.endpoints.len()));
     problems
 }
 
@@ -226,7 +250,7 @@ fn invariants(
     scenario: &Scenario,
     recorder: &Recorder,
     scripted: &[Scripted],
-    load: &outrigger::layer::state::Load,
+    slots: &outrigger::layer::state::Slots,
     endpoints: usize,
 ) -> Vec<String> {
     let mut problems = Vec::new();
@@ -257,9 +281,24 @@ fn invariants(
         problems.push(format!("attempts: expected {expected:?}, saw {told:?}"));
     }
     for endpoint in 0..endpoints {
-        if load.at(endpoint) != 0 {
-            problems.push(format!("endpoint {endpoint} still holds {} sends", load.at(endpoint)));
+        let (_, in_use) = slots.at(endpoint);
+        if in_use != 0 {
+            problems.push(format!("endpoint {endpoint} still holds {in_use} sends"));
         }
+    }
+    if slots.waiting_of(0) != 0 {
+        problems.push(format!("{} sends still wait", slots.waiting_of(0)));
+    }
+    let mut shed: BTreeMap<String, u32> = BTreeMap::new();
+    for signal in signals.iter() {
+        if let Signal::Shed { reason, priority, .. } = signal {
+            *shed.entry(format!("{reason} {}", priority.as_str())).or_default() += 1;
+        }
+    }
+    if let Some(expected) = &scenario.shed
+        && *expected != shed
+    {
+        problems.push(format!("shed: expected {expected:?}, saw {shed:?}"));
     }
     problems
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger::policy::{Backoff, RetrySettings};
+use outrigger::call::Priority;
+use outrigger::policy::{Backoff, Concurrency, Mode, RetrySettings};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -23,6 +24,14 @@ pub struct Scenario {
     /// Repeats as a share of traffic.
     #[serde(default = "fifth")]
     pub budget: f64,
+    /// The limit of each endpoint, fixed; adaptive without.
+    pub slots: Option<u32>,
+    /// Wait for a place.
+    #[serde(default, deserialize_with = "maybe")]
+    pub queue_wait: Option<Duration>,
+    /// The calls are made side by side, each after its own pause, instead of one after the other.
+    #[serde(default)]
+    pub together: bool,
     /// Sends per call.
     #[serde(default = "four")]
     pub max_sends: u32,
@@ -35,9 +44,15 @@ pub struct Scenario {
     pub expect: Vec<Expect>,
     /// What must have been counted of sends, as `endpoint verdict: count`.
     pub attempts: Option<BTreeMap<String, u32>>,
+    /// What must have been refused a place, as `reason priority: count`.
+    pub shed: Option<BTreeMap<String, u32>>,
 }
 
 impl Scenario {
+    pub fn concurrency(&self) -> Concurrency {
+        self.slots.map_or(Concurrency::default(), |max| Concurrency { mode: Mode::Fixed, max })
+    }
+
     pub fn retry(&self) -> RetrySettings {
         RetrySettings {
             attempts: self.attempts_per_target,
@@ -106,6 +121,9 @@ pub struct CallSpec {
     pub no_hedge: bool,
     pub no_fallback: bool,
     pub client_retry: bool,
+    #[serde(deserialize_with = "priority")]
+    pub priority: Option<Priority>,
+    pub key: Option<String>,
     pub bytes: usize,
 }
 
@@ -121,6 +139,8 @@ impl Default for CallSpec {
             no_hedge: false,
             no_fallback: false,
             client_retry: false,
+            priority: None,
+            key: None,
             bytes: 100,
         }
     }
@@ -174,6 +194,11 @@ fn span<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
 
 fn maybe<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
     span(input).map(Some)
+}
+
+fn priority<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Priority>, D::Error> {
+    let text = String::deserialize(input)?;
+    text.parse().map(Some).map_err(|()| de::Error::custom(format!("not a priority: {text}")))
 }
 
 fn range<'de, D: Deserializer<'de>>(input: D) -> Result<Option<[Duration; 2]>, D::Error> {

@@ -133,7 +133,11 @@ async fn headers_of_ours_that_say_nothing() {
 async fn a_client_without_a_key_that_is_known() {
     let upstream = mock("{}").await;
     let mut settings = settings(&[upstream.base_url()]);
-    settings.server.keys = vec![ClientKey { name: "team".into(), sha256: Sha256::digest("sk-good").into() }];
+    settings.server.keys = vec![ClientKey {
+        name: "team".into(),
+        sha256: Sha256::digest("sk-good").into(),
+        priority: outrigger::call::Priority::Critical,
+    }];
     settings.endpoints[0].forward_client_key = false;
     let gateway = gateway(settings).await;
     let ask = async |path: &str, headers: &[(&str, &str)]| {

@@ -1,0 +1,37 @@
+//! Asks servers that can tell how many sends they take at once, and hands it to the limits.
+//!
+//! Only llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
+//! once an answer of its own has shown what it is. Nothing depends on it: who does not tell is learnt from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::dialect::Dialect;
+use crate::server::Gateway;
+use crate::transport::{Props, tls_config};
+
+/// How often a server is asked: its slots change with a restart only.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// One task per endpoint that may tell; each runs until it is dropped.
+pub fn askers(gateway: &Arc<Gateway>) -> Vec<impl Future<Output = ()> + Send + use<>> {
+    let tls = tls_config();
+    let endpoints = gateway.settings().endpoints.iter().enumerate();
+    let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp));
+    let props = may_tell.filter_map(|(number, it)| Some((number, it.dialect, Props::new(it, Arc::clone(&tls))?)));
+    props.map(|(number, dialect, props)| ask(Arc::clone(gateway), number, dialect, props)).collect()
+}
+
+async fn ask(gateway: Arc<Gateway>, endpoint: usize, dialect: Dialect, props: Props) {
+    let slots = &gateway.stacks().slots;
+    if dialect == Dialect::Auto {
+        slots.spotted(endpoint).await;
+    }
+    loop {
+        if let Some(total) = props.slots().await {
+            slots.found(endpoint, total, clock::now());
+        }
+        clock::sleep(EVERY).await;
+    }
+}

@@ -1,0 +1,87 @@
+//! Metrics of how full the endpoints are and who waits for them.
+//!
+//! Limits, sends in flight and queue lengths are read where they are kept when metrics are asked for; waits and refusals
+//! are counted as they happen.
+
+use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::metrics::Adder;
+use crate::call::Priority;
+use crate::policy::Shed;
+
+const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
+
+/// Handles of all of them.
+pub struct LoadMetrics {
+    endpoints: Vec<(IntGauge, IntGauge)>,
+    routes: Vec<RouteLoad>,
+    shed: IntCounterVec,
+}
+
+struct RouteLoad {
+    name: String,
+    depth: IntGauge,
+    wait: Histogram,
+}
+
+impl LoadMetrics {
+    /// Every series of them, present at zero.
+    pub(super) fn new(add: &Adder<'_>, routes: &[String], endpoints: &[String]) -> prometheus::Result<Self> {
+        let limit =
+            add.gauges("outrigger_concurrency_limit", "Sends an endpoint may have in flight.", &["endpoint"])?;
+        let in_use = add.gauges("outrigger_concurrency_in_use", "Sends an endpoint has in flight.", &["endpoint"])?;
+        let depth = add.gauges("outrigger_queue_depth", "Sends that wait for a place now.", &["route"])?;
+        let wait = add.histograms(
+            "outrigger_queue_wait_seconds",
+            "How long sends waited that had to wait for a place.",
+            &["route"],
+            WAITS,
+        )?;
+        let shed = add.counters("outrigger_shed_total", "Sends refused a place.", &["route", "reason", "priority"])?;
+        let route = |name: &String| {
+            for reason in Shed::ALL {
+                for priority in Priority::ALL {
+                    shed.with_label_values(&[name.as_str(), reason.as_str(), priority.as_str()]);
+                }
+            }
+            RouteLoad {
+                name: name.clone(),
+                depth: depth.with_label_values(&[name]),
+                wait: wait.with_label_values(&[name]),
+            }
+        };
+        let routes = routes.iter().map(route).collect();
+        let gauge = |gauges: &IntGaugeVec, name: &String| gauges.with_label_values(&[name]);
+        let endpoints = endpoints.iter().map(|name| (gauge(&limit, name), gauge(&in_use, name))).collect();
+        Ok(Self { endpoints, routes, shed })
+    }
+
+    /// How full an endpoint is at this moment.
+    pub fn endpoint(&self, number: usize, (limit, in_use): (usize, usize)) {
+        if let Some((limits, in_uses)) = self.endpoints.get(number) {
+            limits.set(i64::try_from(limit).unwrap_or(i64::MAX));
+            in_uses.set(i64::try_from(in_use).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// How many sends of a route wait at this moment.
+    pub fn queue_depth(&self, route: usize, waiting: usize) {
+        if let Some(route) = self.routes.get(route) {
+            route.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A send that had to wait for a place does so no longer.
+    pub fn queued(&self, route: usize, seconds: f64) {
+        if let Some(route) = self.routes.get(route) {
+            route.wait.observe(seconds);
+        }
+    }
+
+    /// A send was refused a place.
+    pub fn shed(&self, route: usize, reason: &str, priority: Priority) {
+        if let Some(route) = self.routes.get(route) {
+            self.shed.with_label_values(&[route.name.as_str(), reason, priority.as_str()]).inc();
+        }
+    }
+}
