@@ -16,6 +16,9 @@ use crate::call::Priority;
 
 /// A queue holds at least this many, however low the limits are.
 const SHORTEST_QUEUE: usize = 8;
+/// A queue before a limit that is still unlearnt holds at least this many: a burst that meets it is to wait the few first
+/// tokens in which the limit doubles, not to be refused. What bounds the wait then is time.
+const UNLEARNT_QUEUE: usize = 256;
 /// Weight of the newest stay in the mean of all.
 const NEWEST: f64 = 0.05;
 /// Bounds of the wait that is told to whoever is refused.
@@ -261,8 +264,9 @@ impl Admission {
 
     /// How long a pool's queue may be: as long as its endpoints serve at once.
     fn length(&self, pool: usize) -> usize {
-        let members = self.pools[pool].endpoints.iter().filter_map(|endpoint| self.endpoints.get(*endpoint));
-        members.map(|it| it.limiter.limit()).sum::<usize>().max(SHORTEST_QUEUE)
+        let members = || self.pools[pool].endpoints.iter().filter_map(|endpoint| self.endpoints.get(*endpoint));
+        let shortest = if members().any(|it| it.limiter.is_unlearnt()) { UNLEARNT_QUEUE } else { SHORTEST_QUEUE };
+        members().map(|it| it.limiter.limit()).sum::<usize>().max(shortest)
     }
 
     /// How long a pool takes to serve so many; `None` until it is known how long a send stays.

@@ -70,6 +70,11 @@ impl Limiter {
         }
     }
 
+    /// Whether nothing has been found out yet: no excess met, no slots told.
+    pub fn is_unlearnt(&self) -> bool {
+        self.mode == Mode::Adaptive && self.slow_start
+    }
+
     /// Places at the endpoint, at least 1.
     pub fn limit(&self) -> usize {
         (self.limit as usize).max(1)

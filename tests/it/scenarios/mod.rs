@@ -158,26 +158,23 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        let stack = stacks.calls[0].clone();
-        let calls = async move {
-            clock::sleep(spec.pause).await; // paces the load, not a wait
-            let mut problems = Vec::new();
-            for _ in 0..spec.times {
-                let started = clock::now();
-                let future = one(stack.clone(), call(spec), started);
+        for _ in 0..spec.times {
+            let stack = stacks.calls[0].clone();
+            let one_call = async move {
+                clock::sleep(spec.pause).await; // paces the load, not a wait
+                let future = one(stack, call(spec), clock::now());
                 let seen = match spec.leave {
                     Some(after) => tokio::time::timeout(after, future).await.ok(),
                     None => Some(future.await),
                 };
                 let found = expect.compare(seen.as_ref());
-                problems.extend(found.into_iter().map(|found| format!("call {number}: {found}")));
+                found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>()
+            };
+            if scenario.together {
+                together.push(one_call);
+            } else {
+                problems.extend(one_call.await);
             }
-            problems
-        };
-        if scenario.together {
-            together.push(calls);
-        } else {
-            problems.extend(calls.await);
         }
     }
     while let Some(found) = together.next().await {
