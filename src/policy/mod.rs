@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod glob;
 pub mod patience;
@@ -10,4 +11,4 @@ pub mod settings;
 
 pub use budget::Budget;
 pub use plan::{Plan, Step, Terms};
-pub use settings::{Backoff, MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{Backoff, BreakerSettings, MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
