@@ -9,9 +9,9 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Load, SharedBudget};
+use crate::layer::state::{Breakers, Load, SharedBudget};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};
@@ -26,14 +26,14 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, Arc::clone(&shared.sink)))
-        // An endpoint for each send: not one that this call has asked, and the less busy of two.
-        .service(Balance::new(route.targets.clone(), Arc::clone(&shared.attempts), shared.load.clone())))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone(), Arc::clone(&shared.sink)))
+        // An endpoint for each send: one that is let through, not one that this call has asked, the less busy of two.
+        .service(Balance::new(route.targets.clone(), Arc::clone(&shared.attempts), shared.load.clone(), shared.breakers.clone())))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
 #[rustfmt::skip]
-pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, sink: &Arc<dyn Sink>) -> AttemptService
+pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, breakers: &Breakers, sink: &Arc<dyn Sink>) -> AttemptService
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone + Send + Sync + 'static,
@@ -42,6 +42,8 @@ where
     AttemptService::new(ServiceBuilder::new()
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
+        // Refuses before anything is held; judges the endpoint alone, by how each send ended.
+        .layer(BreakerLayer::new(breakers.clone()))
         // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
         .layer(IdleLayer::new(endpoint.timeouts.idle))
         // Dialect, credential, HTTP client, event decoder; returns with the first model event in hand.
@@ -55,6 +57,7 @@ struct Shared {
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     load: Load,
+    breakers: Breakers,
 }
 
 /// Everything that serves calls.
@@ -67,6 +70,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight per endpoint.
     pub load: Load,
+    /// One breaker per endpoint.
+    pub breakers: Breakers,
 }
 
 /// Builds the stacks over real endpoints.
@@ -90,18 +95,30 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
-    let attempts = settings.endpoints.iter().zip(leaves).map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, sink));
+    let breakers = breakers(settings, sink, now);
+    let attempts = settings.endpoints.iter().zip(leaves);
+    let attempts = attempts.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &breakers, sink)).collect();
     let budgets = settings.routes.iter().map(|route| {
         Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
     });
     let shared = Shared {
         sink: Arc::clone(sink),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
-        attempts: Arc::new(attempts.collect()),
+        attempts: Arc::new(attempts),
         budgets: budgets.collect(),
         load: Load::new(settings.endpoints.len()),
+        breakers,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, load: shared.load }
+    let Shared { attempts, budgets, load, breakers, .. } = shared;
+    Stacks { calls, attempts, budgets, load, breakers }
+}
+
+/// The breakers of all endpoints, who know which routes share which endpoint.
+fn breakers(settings: &Settings, sink: &Arc<dyn Sink>, now: std::time::Instant) -> Breakers {
+    let routes = settings.routes.iter().map(|route| route.targets.clone()).collect();
+    // What a client's own key is refused is the client's.
+    let endpoints = settings.endpoints.iter().map(|endpoint| (endpoint.breaker, !endpoint.forward_client_key));
+    Breakers::new(endpoints.collect(), routes, Arc::clone(sink), now)
 }

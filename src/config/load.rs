@@ -125,6 +125,7 @@ pub fn from_upstream(address: &str, overrides: &Overrides) -> Result<Loaded, Rep
         dialect: Dialect::Auto,
         model: None,
         timeouts: policy.timeouts,
+        breaker: policy.breaker,
     });
     endpoints::forward_client_keys(&mut settings);
     let mut route = catch_all(policy);

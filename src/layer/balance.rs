@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt;
 use tower::{Service, ServiceExt};
 
-use super::state::{InFlight, Load};
+use super::state::{Breakers, InFlight, Load};
 use super::{AttemptService, Pending};
 use crate::call::{Attempt, AttemptReply, Class, Failure, Milestone, Payload};
 use crate::clock;
-use crate::policy::{Target, balance::pick};
+use crate::policy::Target;
+use crate::policy::balance::{cost, pick};
 
 /// The targets of one route over the attempt stacks of all endpoints.
 #[derive(Clone)]
@@ -18,12 +19,29 @@ pub struct Balance {
     targets: Arc<Vec<Target>>,
     endpoints: Arc<Vec<AttemptService>>,
     load: Load,
+    breakers: Breakers,
 }
 
 impl Balance {
-    /// `endpoints` are numbered as in the settings; so is `load`.
-    pub fn new(targets: Vec<Target>, endpoints: Arc<Vec<AttemptService>>, load: Load) -> Self {
-        Self { targets: Arc::new(targets), endpoints, load }
+    /// `endpoints` are numbered as in the settings; so are `load` and `breakers`.
+    pub fn new(targets: Vec<Target>, endpoints: Arc<Vec<AttemptService>>, load: Load, breakers: Breakers) -> Self {
+        Self { targets: Arc::new(targets), endpoints, load, breakers }
+    }
+
+    /// Who is let through, the less loaded of two; with nobody let through, whoever it is will refuse.
+    fn choose(&self, target: &Target, attempt: &Attempt) -> usize {
+        let now = clock::now();
+        let peek = |endpoint: &usize| Some((*endpoint, self.breakers.peek(*endpoint, attempt.route, now).ok()?));
+        let open: Vec<_> = target.endpoints.iter().filter_map(peek).collect();
+        // Where a probe is due it is sent: the sooner it is, the sooner the endpoint is back.
+        if let Some((due, _)) = open.iter().find(|(at, allowed)| allowed.probe && !attempt.used.contains(at)) {
+            return *due;
+        }
+        let share = |endpoint: usize| open.iter().find(|(at, _)| *at == endpoint).map_or(1.0, |(_, open)| open.share);
+        let names: Vec<usize> = open.iter().map(|(endpoint, _)| *endpoint).collect();
+        let among = if names.is_empty() { &target.endpoints } else { &names };
+        let samples = (clock::sample(), clock::sample());
+        pick(among, &attempt.used, |endpoint| cost(self.load.at(endpoint), share(endpoint)), samples)
     }
 }
 
@@ -40,8 +58,7 @@ impl Service<Attempt> for Balance {
         let Some(target) = self.targets.get(attempt.target) else {
             return Box::pin(async { Err(Failure::new(Class::Internal, "the plan named a target that is not there")) });
         };
-        let samples = (clock::sample(), clock::sample());
-        attempt.endpoint = pick(&target.endpoints, &attempt.used, |endpoint| self.load.at(endpoint), samples);
+        attempt.endpoint = self.choose(target, &attempt);
         (attempt.report)(Milestone::Picked(attempt.endpoint));
         let in_flight = self.load.enter(attempt.endpoint);
         let Some(service) = self.endpoints.get(attempt.endpoint).cloned() else {

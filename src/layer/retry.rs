@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
-use super::state::SharedBudget;
+use super::state::{Breakers, SharedBudget};
 use super::{AttemptService, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
@@ -28,6 +28,7 @@ pub struct RetryLayer {
     number: usize,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    breakers: Breakers,
     sink: Arc<dyn Sink>,
 }
 
@@ -38,9 +39,10 @@ impl RetryLayer {
         route: Arc<RouteSettings>,
         names: Arc<Vec<String>>,
         budgets: Arc<Vec<SharedBudget>>,
+        breakers: Breakers,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { route, number, names, budgets, sink }
+        Self { route, number, names, budgets, breakers, sink }
     }
 }
 
@@ -58,6 +60,7 @@ where
             number: self.number,
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
+            breakers: self.breakers.clone(),
             sink: Arc::clone(&self.sink),
         }
     }
@@ -71,6 +74,7 @@ pub struct Retry {
     number: usize,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    breakers: Breakers,
     sink: Arc<dyn Sink>,
 }
 
@@ -134,6 +138,7 @@ impl Retry {
         loop {
             let now = clock::now();
             let mut pay = |target: usize| run.retry.pay(target, now);
+            run.plan.see(self.breakers.shut(self.number, now));
             match run.plan.next(now, &mut pay) {
                 Step::Start { target, kind } => run.start(target, kind, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
@@ -174,7 +179,7 @@ impl Retry {
 
 impl Run<'_> {
     fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
-        let number = self.plan.sends() as usize - 1;
+        let number = self.plan.latest();
         let reports = self.reports.clone();
         let fate = Arc::new(Fate::default());
         let pays = matches!(kind, AttemptKind::First | AttemptKind::Fallback);
@@ -189,6 +194,7 @@ impl Run<'_> {
         let attempt = Attempt {
             call: Arc::clone(&self.call),
             kind,
+            route: Some(self.retry.number),
             target,
             endpoint: 0,
             used: self.plan.used(),
@@ -235,6 +241,11 @@ impl Run<'_> {
 
     fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
         let now = clock::now();
+        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
+        if failure.class == Class::BreakerOpen {
+            // Nothing was sent, so there is nothing to tell of.
+            return self.plan.failed(attempt, &failure, now, clock::sample());
+        }
         self.note(attempt, kind, failure.class, started, now);
         self.plan.failed(attempt, &failure, now, clock::sample());
         self.first.get_or_insert(failure);
@@ -243,7 +254,11 @@ impl Run<'_> {
     fn give_up(&mut self, attempt: usize, class: Class, now: Instant) {
         let Some(runner) = self.race.drop_one(attempt, Verdict::Failed(class)) else { return };
         let failure = Failure::new(class, "no sign of life in time");
-        self.note(attempt, runner.kind, class, runner.started, now);
+        // The endpoint's breaker hears of it when the send is dropped, so it goes first.
+        let (kind, started) = (runner.kind, runner.started);
+        drop(runner);
+        self.note(attempt, kind, class, started, now);
+        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         self.first.get_or_insert(failure);
     }
@@ -300,6 +315,9 @@ impl Run<'_> {
         self.settle(now, late.then_some(Class::DeadlineExceeded));
         let sends = self.plan.sends();
         let cause = self.first.take().unwrap_or_else(|| {
+            if !late {
+                return self.retry.breakers.all_open(self.retry.number, &self.retry.names, now);
+            }
             let waited = now.saturating_duration_since(self.call.started);
             Failure::new(Class::DeadlineExceeded, format!("no answer within {} ms", waited.as_millis()))
         });
@@ -326,7 +344,13 @@ impl Run<'_> {
     fn tell(&self, cause: &Failure) -> String {
         let status = cause.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
         let at = self.trail.first().map_or("", |first| first.endpoint.as_str());
-        let mut told = format!("{at}{status}: {}", cause.class.meaning());
+        let mut told = match at {
+            "" => cause.class.meaning().to_owned(),
+            at => format!("{at}{status}: {}", cause.class.meaning()),
+        };
+        if cause.class == Class::BreakerOpen {
+            return format!("{told} {}", cause.message);
+        }
         if !cause.message.is_empty() {
             let said = cause.message.trim_end_matches('.');
             told.push_str(&format!(" It said: {said}."));

@@ -179,7 +179,11 @@ impl Breaker {
         self.rest = self.rest.filter(|(until, _)| *until > now);
         let after = self.resting();
         if before != after {
-            changes.push(Change { to: after, reason: Reason::Elapsed, until: None });
+            let reason = match after {
+                State::Cooldown | State::Credential => self.rest.map_or(Reason::Elapsed, |(_, reason)| reason),
+                _ => Reason::Elapsed,
+            };
+            changes.push(Change { to: after, reason, until: None });
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::Timeouts;
+use crate::policy::{BreakerSettings, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -41,4 +41,6 @@ pub struct EndpointSettings {
     pub model: Option<String>,
     /// `connect` and `idle` are the endpoint's own.
     pub timeouts: Timeouts,
+    /// When it is left alone.
+    pub breaker: BreakerSettings,
 }

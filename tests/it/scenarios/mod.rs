@@ -78,6 +78,7 @@ fn settings(scenario: &Scenario) -> Settings {
         dialect: Default::default(),
         model: None,
         timeouts,
+        breaker: scenario.breaker(),
     };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
     Settings {

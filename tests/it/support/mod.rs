@@ -8,7 +8,7 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{BreakerSettings, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -30,6 +30,7 @@ pub fn settings(urls: &[String]) -> Settings {
         dialect: Dialect::Auto,
         model: None,
         timeouts: Timeouts::default(),
+        breaker: BreakerSettings::default(),
     };
     Settings {
         server: ServerSettings {
