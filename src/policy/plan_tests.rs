@@ -77,10 +77,74 @@ fn a_failing_target_is_repeated_and_then_the_next_is_asked() {
     assert_eq!(told, [(0, First, Duration::ZERO), (0, Retry, half), (0, Retry, SECOND), (1, Fallback, Duration::ZERO)]);
 }
 
+fn start(target: usize, kind: AttemptKind) -> Step {
+    Step::Start { target, kind }
+}
+
+#[test]
+fn who_is_held_back_is_passed_over() {
+    let (route, now) = (route(&[&[0], &[1, 2], &[3]]), Instant::now());
+    let first = |shut: &[usize], terms: Terms| {
+        let mut plan = Plan::new(&route, terms);
+        plan.see(shut.iter().map(|endpoint| (*endpoint, now + SECOND)).collect());
+        (plan.next(now, &mut |_| false), plan.sends())
+    };
+    assert_eq!(first(&[1, 2, 3], terms(now)), (start(0, AttemptKind::First), 1));
+    assert_eq!(first(&[0, 1], terms(now)), (start(1, AttemptKind::Fallback), 1));
+    assert_eq!(first(&[0, 1, 2], terms(now)), (start(2, AttemptKind::Fallback), 1));
+    assert_eq!(first(&[0, 1, 2, 3], terms(now)), (Step::Stop, 0));
+    let options = Options { no_fallback: true, ..Options::default() };
+    assert_eq!(first(&[0], Terms { options, ..terms(now) }), (Step::Stop, 0));
+}
+
+#[test]
+fn a_refusal_at_the_last_moment_was_no_send() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    assert_eq!(plan.next(now, &mut |_| false), start(0, AttemptKind::First));
+    plan.picked(0, 0);
+    plan.see(vec![(0, now + SECOND)]);
+    plan.failed(0, &fail(Class::BreakerOpen), now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| false), start(1, AttemptKind::Fallback));
+    assert_eq!((plan.sends(), plan.latest(), plan.used()), (1, 1, vec![]));
+}
+
+#[test]
+fn a_refused_move_leads_back_to_where_the_call_was() {
+    let (mut route, now) = (route(&[&[0], &[1]]), Instant::now());
+    // With somebody else to ask, so long a wait is not worth it.
+    route.retry.backoff = Backoff { base: 20 * SECOND, max: 20 * SECOND };
+    let limited = Failure { retry_after: Some(25 * SECOND), ..fail(Class::RateLimited) };
+    let mut plan = Plan::new(&route, Terms { deadline: now + 60 * SECOND, ..terms(now) });
+    plan.next(now, &mut |_| true);
+    plan.picked(0, 0);
+    plan.failed(0, &limited, now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| true), start(1, AttemptKind::Fallback));
+    plan.see(vec![(1, now + SECOND)]);
+    plan.failed(1, &fail(Class::BreakerOpen), now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| true), Step::Wait(now + 25 * SECOND));
+    let later = now + 25 * SECOND;
+    assert_eq!(plan.next(later, &mut |_| true), start(0, AttemptKind::Retry));
+    assert_eq!(plan.sends(), 2);
+}
+
+#[test]
+fn refusals_without_end_end_the_call() {
+    let (route, now) = (route(&[&[0]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    let mut starts = 0;
+    while let Step::Start { .. } = plan.next(now, &mut |_| true) {
+        starts += 1;
+        plan.failed(plan.latest(), &fail(Class::BreakerOpen), now, 0.5);
+    }
+    assert_eq!((starts, plan.sends()), (MOST_REFUSALS + 1, 0));
+}
+
 #[test]
 fn what_cannot_help_is_not_sent() {
     let now = Instant::now();
-    for class in Class::ALL.iter().copied() {
+    // A refusal is no send; it has tests of its own.
+    for class in Class::ALL.iter().copied().filter(|class| *class != Class::BreakerOpen) {
         let told = story(&route(&[&[0]]), terms(now), now, &vec![fail(class); 9]);
         let expected = match class.retry() {
             Retry::Never | Retry::Elsewhere => 1,

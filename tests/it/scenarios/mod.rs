@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use http::{HeaderMap, Method};
 use outrigger::call::{
     Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
@@ -93,14 +94,17 @@ fn settings(scenario: &Scenario) -> Settings {
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
         state_dir: None,
         endpoints: names.iter().map(endpoint).collect(),
-        routes: vec![RouteSettings {
-            name: "chat".into(),
-            model: "*".into(),
-            targets: targets.collect(),
-            timeouts,
-            retry: scenario.retry(),
-            max_sends: scenario.max_sends,
-        }],
+        routes: vec![
+            RouteSettings {
+                name: "chat".into(),
+                model: "*".into(),
+                targets: targets.collect(),
+                timeouts,
+                retry: scenario.retry(),
+                max_sends: scenario.max_sends,
+            };
+            scenario.routes
+        ],
     }
 }
 
@@ -149,14 +153,30 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let mut problems = Vec::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
         clock::sleep(spec.pause).await; // paces the load, not a wait
-        for _ in 0..spec.times {
+        let play = || async {
             let started = clock::now();
-            let future = one(stacks.calls[0].clone(), call(spec), started);
-            let seen = match spec.leave {
+            let future = one(stacks.calls[spec.route].clone(), call(spec), started);
+            match spec.leave {
                 Some(after) => tokio::time::timeout(after, future).await.ok(),
                 None => Some(future.await),
-            };
+            }
+        };
+        let mut all = Vec::new();
+        if spec.at_once {
+            all = join_all((0..spec.times).map(|_| play())).await;
+        } else {
+            for _ in 0..spec.times {
+                all.push(play().await);
+            }
+        }
+        for seen in all {
             problems.extend(expect.compare(seen.as_ref()).into_iter().map(|found| format!("call {number}: {found}")));
+        }
+        let is = |at: usize| stacks.breakers.view(at, clock::now())[0].state.as_str();
+        for (at, name) in scenario.script.keys().enumerate() {
+            if let Some(want) = expect.breakers.get(name).filter(|want| *want != is(at)) {
+                problems.push(format!("call {number}: the breaker of {name} is {}, not {want}", is(at)));
+            }
         }
     }
     problems.extend(invariants(scenario, &recorder, &scripted, &stacks.load, settings.endpoints.len()));
@@ -201,7 +221,7 @@ async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant)
 impl Expect {
     fn compare(&self, seen: Option<&Seen>) -> Vec<String> {
         let Some(seen) = seen else {
-            return if self.outcome == "left" { Vec::new() } else { vec!["the client left".into()] };
+            return if matches!(self.outcome.as_str(), "left" | "any") { Vec::new() } else { vec!["the client left".into()] };
         };
         let mut problems = Vec::new();
         let mut check = |holds: bool, what: &str| {
@@ -209,8 +229,10 @@ impl Expect {
                 problems.push(format!("{what}: expected {self:?}, saw {seen:?}"));
             }
         };
-        check(self.outcome == seen.outcome, "outcome");
-        check(self.class.as_deref() == seen.class.map(Class::as_str), "class");
+        let any = |word: &str| word == "any";
+        check(any(&self.outcome) || self.outcome == seen.outcome, "outcome");
+        let class = seen.class.map(Class::as_str);
+        check(self.class.as_deref().is_some_and(any) || self.class.as_deref() == class, "class");
         check(self.endpoint.is_none() || self.endpoint == seen.endpoint, "endpoint");
         check(self.sends.is_none_or(|sends| sends == seen.sends), "sends");
         check(self.trail.as_ref().is_none_or(|trail| *trail == seen.trail), "trail");
