@@ -11,7 +11,8 @@ use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::state::{Breakers, Load, SharedBudget};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, ObserveAttemptLayer,
+    ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};

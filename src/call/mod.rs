@@ -11,8 +11,8 @@ mod reply;
 mod request;
 mod signal;
 
-pub use breaker::{BreakerChange, BreakerReason, BreakerState};
 pub use body::{Piece, PieceStream, RequestBody, Upload};
+pub use breaker::{BreakerChange, BreakerReason, BreakerState};
 pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};

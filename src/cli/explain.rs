@@ -130,8 +130,10 @@ fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {
     let part = &loaded.origins.endpoints[number];
     let row = |key: &str, value: String| [endpoint.name.clone(), key.to_owned(), value, part.origin(key).to_string()];
     let (timeouts, breaker) = (endpoint.timeouts, endpoint.breaker);
-    let mut rows =
-        vec![row("timeouts.connect", show_duration(timeouts.connect)), row("timeouts.idle", show_duration(timeouts.idle))];
+    let mut rows = vec![
+        row("timeouts.connect", show_duration(timeouts.connect)),
+        row("timeouts.idle", show_duration(timeouts.idle)),
+    ];
     if !breaker.on {
         rows.push(row("breaker", "off".to_owned()));
         return rows;

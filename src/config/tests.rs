@@ -134,7 +134,8 @@ fn a_breaker_is_off_or_a_map() {
     assert_eq!(with("off", "").unwrap(), BreakerSettings { on: false, ..own });
     assert_eq!(with("{ probes: 2 }", ", breaker: off").unwrap(), BreakerSettings { on: false, probes: 2, ..own });
     assert_eq!(with("off", ", breaker: { consecutive: 3 }").unwrap(), BreakerSettings { consecutive: 3, ..own });
-    for (wrong, code) in [("on", Code::WrongType), ("{ probes: 0 }", Code::Zero), ("{ open_for: 30s }", Code::Conflict)] {
+    for (wrong, code) in [("on", Code::WrongType), ("{ probes: 0 }", Code::Zero), ("{ open_for: 30s }", Code::Conflict)]
+    {
         assert_eq!(with(wrong, "").unwrap_err().problems[0].code, code, "{wrong}");
     }
 }

@@ -13,9 +13,7 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use super::state::{Breakers, Entry};
-use crate::call::{
-    Attempt, AttemptReply, Class, Counts, Failure, Fate, Payload, Piece, PieceStream, Surface, Verdict,
-};
+use crate::call::{Attempt, AttemptReply, Class, Counts, Failure, Fate, Payload, Piece, PieceStream, Surface, Verdict};
 use crate::clock;
 
 /// Stands before one endpoint.

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::call::{
-    BreakerChange, BreakerReason, BreakerState, Class, Counts, Failure, Retry, Signal, Sink,
-};
+use crate::call::{BreakerChange, BreakerReason, BreakerState, Class, Counts, Failure, Retry, Signal, Sink};
 use crate::policy::breaker::{Allowed, Alone, Changed, Circuits, Failed, Pass, Refusal, Told, median};
 use crate::policy::patience::patience;
 use crate::policy::{BreakerSettings, Budget, Target};
@@ -282,7 +280,8 @@ impl Breakers {
         }
         let pool = self.0.routes.get(entry.route).and_then(|targets| targets.get(entry.target));
         let endpoints = pool.map_or(&[][..], |target| &target.endpoints);
-        let kept = |at: &usize| self.lock(*at).map(|mut circuits| circuits.recent().kept().to_vec()).unwrap_or_default();
+        let kept =
+            |at: &usize| self.lock(*at).map(|mut circuits| circuits.recent().kept().to_vec()).unwrap_or_default();
         took > median(endpoints.iter().flat_map(kept).collect()) * SLOWER
     }
 

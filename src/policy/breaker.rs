@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::settings::BreakerSettings;
 use crate::call::{BreakerReason as Reason, BreakerState as State, Counts};
 pub use group::{Changed, Circuits, Pass, Told};
-pub use window::{Recent, median};
 use window::Window;
+pub use window::{Recent, median};
 
 /// Share of slow first tokens that opens a circuit.
 const SLOW_SHARE: f64 = 0.8;

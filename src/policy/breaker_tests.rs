@@ -41,7 +41,11 @@ impl Bench {
     /// One send, if it is let through.
     fn send(&mut self, good: bool) -> bool {
         let Some(ticket) = self.enter() else { return false };
-        if good { self.answer(ticket, None) } else { self.fail(ticket, Counts::Both, None) }
+        if good {
+            self.answer(ticket, None)
+        } else {
+            self.fail(ticket, Counts::Both, None)
+        }
         true
     }
 
@@ -262,7 +266,8 @@ impl Model {
         let recent: Vec<bool> =
             self.sends.iter().filter(|(at, _)| tenth(*at) + 10 > tenth(now)).map(|(_, failed)| *failed).collect();
         let failed = recent.iter().filter(|failed| **failed).count() as f64;
-        let share = recent.len() >= settings.min_calls as usize && failed / recent.len() as f64 >= settings.failure_rate;
+        let share =
+            recent.len() >= settings.min_calls as usize && failed / recent.len() as f64 >= settings.failure_rate;
         if !good && (probe || self.row >= settings.consecutive || share) {
             if !probe && self.closed.is_none_or(|since| now - since >= settings.window) {
                 self.trips = 0;

@@ -236,8 +236,8 @@ impl<'a> Plan<'a> {
         let (target, kind) = (sent.target, sent.kind);
         (sent.state, sent.endpoint) = (State::Refused, None);
         self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
-        if self.sent.iter().filter(|sent| sent.state == State::Refused).count() > MOST_REFUSALS {
-            self.forbidden = true;
+        self.forbidden |= self.sent.iter().filter(|sent| sent.state == State::Refused).count() > MOST_REFUSALS;
+        if self.forbidden {
             return;
         }
         if self.running() > 0 {

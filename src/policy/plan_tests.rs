@@ -293,11 +293,13 @@ enum Event {
     Fail(usize, usize, u64),
     Pass(u64),
     Head(usize),
+    /// These endpoints are held back for so many milliseconds.
+    Shut(u16, u64),
 }
 
 proptest! {
     /// Whatever happens: sends stay under the cap, none starts at or after the deadline, none is made for a class
-    /// that forbids it, every repeat was paid for, and the machine always ends.
+    /// that forbids it or where a breaker holds it back, every repeat was paid for, and the machine always ends.
     #[test]
     fn invariants_hold_under_any_history(
         shape in proptest::collection::vec(1usize..4, 1..4),
@@ -307,6 +309,7 @@ proptest! {
             (0usize..8, 0usize..Class::ALL.len(), 0u64..50).prop_map(|(n, class, after)| Event::Fail(n, class, after)),
             (0u64..40_000).prop_map(Event::Pass),
             (0usize..8).prop_map(Event::Head),
+            (any::<u16>(), 0u64..5_000).prop_map(|(which, millis)| Event::Shut(which, millis)),
         ], 0..40),
     ) {
         let mut number = 0..;
@@ -317,7 +320,7 @@ proptest! {
         let terms = terms(start);
         let mut plan = Plan::new(&route, terms.clone());
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
-        let mut forbidden = false;
+        let (mut forbidden, mut kinds, mut shut) = (false, Vec::new(), Vec::new());
         let mut events = events.into_iter();
         for _ in 0..500 {
             let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
@@ -325,8 +328,11 @@ proptest! {
                 Step::Start { target, kind } => {
                     prop_assert!(now < terms.deadline);
                     prop_assert!(!forbidden || !running.is_empty(), "a send after a class that forbids it");
-                    repeats += u32::from(matches!(kind, AttemptKind::Retry | AttemptKind::Hedge));
-                    let n = plan.sends() as usize - 1;
+                    prop_assert!(targets[target].iter().any(|at| !shut.iter().any(|(s, until)| s == at && *until > now)));
+                    let repeat = matches!(kind, AttemptKind::Retry | AttemptKind::Hedge);
+                    repeats += u32::from(repeat);
+                    let n = plan.latest();
+                    kinds.push(repeat);
                     plan.picked(n, targets[target][n % targets[target].len()]);
                     running.push(n);
                 }
@@ -344,10 +350,17 @@ proptest! {
                             let failure = Failure { retry_after: Some(Duration::from_secs(after)), ..fail(class) };
                             running.retain(|other| *other != n);
                             forbidden |= class.retry() == Retry::Never;
+                            // What was refused was no repeat.
+                            repeats -= u32::from(class == Class::BreakerOpen && kinds[n]);
                             plan.failed(n, &failure, now, 0.5);
                         }
                         Some(Event::Pass(millis)) => now = until.min(now + Duration::from_millis(millis)),
                         Some(Event::Head(n)) => plan.head(n),
+                        Some(Event::Shut(which, millis)) => {
+                            let until = now + Duration::from_millis(millis);
+                            shut = (0..16).filter(|at| which >> at & 1 == 1).map(|at| (at, until)).collect();
+                            plan.see(shut.clone());
+                        }
                         _ => now = until,
                     }
                 }

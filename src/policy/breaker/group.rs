@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::{Alone, Allowed, Breaker, Change, Failed, Hand, Recent, Refusal, Ticket};
+use super::{Allowed, Alone, Breaker, Change, Failed, Hand, Recent, Refusal, Ticket};
 use crate::call::{BreakerReason as Reason, BreakerState as State};
 use crate::policy::settings::BreakerSettings;
 

@@ -221,7 +221,11 @@ async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant)
 impl Expect {
     fn compare(&self, seen: Option<&Seen>) -> Vec<String> {
         let Some(seen) = seen else {
-            return if matches!(self.outcome.as_str(), "left" | "any") { Vec::new() } else { vec!["the client left".into()] };
+            return if matches!(self.outcome.as_str(), "left" | "any") {
+                Vec::new()
+            } else {
+                vec!["the client left".into()]
+            };
         };
         let mut problems = Vec::new();
         let mut check = |holds: bool, what: &str| {
