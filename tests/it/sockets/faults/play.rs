@@ -160,7 +160,7 @@ impl Bench {
                 if got.looks_complete() || got.text().contains("[DONE]") {
                     return Err("it looks complete".into());
                 }
-                let last = got.text().lines().filter(|line| line.starts_with("data:")).next_back().map(str::to_owned);
+                let last = got.text().lines().rfind(|line| line.starts_with("data:")).map(str::to_owned);
                 if last.is_some_and(|last| last.contains("\"error\"")) {
                     Ok(())
                 } else {
