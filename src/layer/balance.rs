@@ -33,8 +33,10 @@ impl Balance {
         let now = clock::now();
         let peek = |endpoint: &usize| Some((*endpoint, self.breakers.peek(*endpoint, attempt.route, now).ok()?));
         let open: Vec<_> = target.endpoints.iter().filter_map(peek).collect();
-        // Where a probe is due it is sent: the sooner it is, the sooner the endpoint is back.
-        if let Some((due, _)) = open.iter().find(|(at, allowed)| allowed.probe && !attempt.used.contains(at)) {
+        // Where a probe is due it is sent: the sooner it is, the sooner the endpoint is back. What can be sent only once
+        // is not risked on it.
+        let due = open.iter().find(|(at, allowed)| allowed.probe && !attempt.used.contains(at));
+        if let Some((due, _)) = due.filter(|_| attempt.call.body.replayable()) {
             return *due;
         }
         let share = |endpoint: usize| open.iter().find(|(at, _)| *at == endpoint).map_or(1.0, |(_, open)| open.share);

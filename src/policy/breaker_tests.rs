@@ -306,23 +306,26 @@ proptest! {
         // An endpoint that is up for three seconds and down for three, asked all the time.
         let settings = BreakerSettings::default();
         let mut bench = Bench::new(settings);
-        let (start, mut opened) = (bench.now, Vec::new());
+        let start = bench.now;
+        let mut opened: Vec<(Instant, Duration)> = Vec::new();
         for (millis, sample) in steps {
             bench.now += Duration::from_millis(millis);
             bench.sample = sample;
-            let before = bench.opened().len();
+            bench.changes.clear();
             for _ in 0..8 {
                 bench.send((bench.now - start).as_secs() % 6 < 3);
             }
-            let times = bench.opened().len() - before;
-            prop_assert!(times <= 1);
-            opened.extend((0..times).map(|_| bench.now));
+            let lasts = bench.changes.iter().filter(|change| change.to == State::Open).map(|change| change.until);
+            opened.extend(lasts.flatten().map(|until| (bench.now, until - bench.now)));
         }
-        for (number, pair) in opened.windows(2).enumerate() {
-            // The window is a minute: within it every opening counts as one more of the same outage.
-            let doubled = (settings.open_for * 2u32.pow(number.min(4) as u32)).min(settings.max_open) / 2;
-            let least = if pair[1] - pair[0] > settings.window { settings.open_for / 2 } else { doubled };
-            prop_assert!(pair[1] - pair[0] >= least.min(settings.open_for / 2), "{:?} apart", pair[1] - pair[0]);
+        let mut doublings = 0;
+        for pair in opened.windows(2) {
+            let [(before, lasted), (at, lasts)] = [pair[0], pair[1]];
+            prop_assert!(at - before >= lasted, "open for {lasted:?}, and again after {:?}", at - before);
+            // Within a window every opening is one more of the same outage.
+            doublings = if at - before < settings.window { doublings + 1 } else { 0 };
+            let least = (settings.open_for * 2u32.pow(doublings.min(10))).min(settings.max_open) / 2;
+            prop_assert!(lasts >= least && lasts <= settings.max_open, "{lasts:?} after {doublings} doublings");
         }
     }
 
