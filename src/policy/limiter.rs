@@ -3,7 +3,7 @@
 //! Why not from total latency: an answer that is three times longer is a different workload, not an overload, and a
 //! limit that learns from it starves a healthy server. The wait before the first token is what grows when a server
 //! queues behind our back. Additive increase, multiplicative decrease: one more place per limit's worth of answers in
-//! time, a tenth less at most once per [`TARGET`]; until the first excess one more place with every answer, or a server
+//! time, a tenth less at most once per `TARGET`; until the first excess one more place with every answer, or a server
 //! that takes hundreds would be found out only after an hour. Invariant: the limit is never below 1 and never above its ceiling.
 
 use std::time::{Duration, Instant};
