@@ -14,8 +14,9 @@ use super::body::{Complete, Events, Opaque};
 use super::stop::Cut;
 use crate::call::{CallError, Class, Failure, Fault, Payload, Reply, Surface, TrailEntry};
 use crate::clock;
+use crate::dialect::error_shape;
 use crate::layer::state::LiveGuard;
-use crate::wire::error::{StreamShape, Told, TrailNote, anthropic_body, openai_body, stream_error as write_event};
+use crate::wire::error::{Told, TrailNote, anthropic_body, openai_body, stream_error as write_event};
 
 const ID: HeaderName = HeaderName::from_static("x-outrigger-id");
 const ROUTE: HeaderName = HeaderName::from_static("x-outrigger-route");
@@ -133,12 +134,7 @@ pub fn stream_error(id: &str, surface: Surface, failure: &Failure, sequence: u64
         id,
         attempts: &[],
     };
-    let shape = match surface {
-        Surface::Responses => StreamShape::Responses,
-        Surface::Messages => StreamShape::Messages,
-        _ => StreamShape::Chunks,
-    };
-    write_event(shape, &told, sequence)
+    write_event(error_shape(surface), &told, sequence)
 }
 
 /// A panic in a handler: the client gets an answer, the log gets the place.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::ErrorKind;
+use crate::wire::play::letter;
 use crate::wire::sse::Decoder;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -15,16 +16,7 @@ fn play(events: &[&str]) -> (String, ChunkReader, Option<WireError>) {
         let (mut decoder, mut out) = (Decoder::new(1 << 20), Vec::new());
         decoder.push(Bytes::from(text), &mut out).unwrap();
         for frame in out.iter().filter(|frame| frame.raw.len() > 1) {
-            letters.push(match reader.read(frame) {
-                Meaning::Progress => 'P',
-                Meaning::Quiet => 'q',
-                Meaning::Drop => 'x',
-                Meaning::Done => 'D',
-                Meaning::Error(found) => {
-                    error = Some(found);
-                    'E'
-                }
-            });
+            letters.push(letter(reader.read(frame), &mut error));
         }
     }
     (letters, reader, error)

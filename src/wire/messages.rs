@@ -237,32 +237,10 @@ pub(super) fn excuses(reason: &str) -> bool {
 mod tests {
     use super::*;
     use crate::wire::WireError;
-    use crate::wire::sse::Decoder;
-    use bytes::Bytes;
+    use crate::wire::play::named;
 
     fn play(events: &[&str]) -> (String, MessagesReader, Option<WireError>) {
-        let (mut reader, mut letters, mut error) = (MessagesReader::new(), String::new(), None);
-        for event in events {
-            let kind = serde_json::from_str::<Value>(event).ok().and_then(|v| Some(v["type"].as_str()?.to_owned()));
-            let text = match kind {
-                Some(kind) => format!("event: {kind}\ndata: {event}\n\n"),
-                None if event.starts_with([':', 'e', 'd']) => format!("{event}\n\n"),
-                None => format!("data: {event}\n\n"),
-            };
-            let (mut decoder, mut out) = (Decoder::new(1 << 20), Vec::new());
-            decoder.push(Bytes::from(text), &mut out).unwrap();
-            letters.push(match reader.read(&out[0]) {
-                Meaning::Progress => 'P',
-                Meaning::Quiet => 'q',
-                Meaning::Drop => 'x',
-                Meaning::Done => 'D',
-                Meaning::Error(found) => {
-                    error = Some(found);
-                    'E'
-                }
-            });
-        }
-        (letters, reader, error)
+        named(MessagesReader::new(), events)
     }
 
     const START: &str = r#"{"type":"message_start","message":{"id":"m","content":[],"stop_reason":null,"usage":{"input_tokens":10,"cache_creation_input_tokens":5,"cache_read_input_tokens":100,"output_tokens":1}}}"#;

@@ -9,6 +9,8 @@ pub mod envelope;
 pub mod error;
 mod hollow;
 pub mod messages;
+#[cfg(test)]
+mod play;
 pub mod responses;
 pub mod sse;
 mod stream;

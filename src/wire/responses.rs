@@ -233,32 +233,10 @@ impl StreamReader for ResponsesReader {
 mod tests {
     use super::*;
     use crate::wire::WireError;
-    use crate::wire::sse::Decoder;
-    use bytes::Bytes;
+    use crate::wire::play::named;
 
     fn play(events: &[&str]) -> (String, ResponsesReader, Option<WireError>) {
-        let (mut reader, mut letters, mut error) = (ResponsesReader::new(), String::new(), None);
-        for event in events {
-            let kind = serde_json::from_str::<Value>(event).ok().and_then(|v| Some(v["type"].as_str()?.to_owned()));
-            let text = match kind {
-                Some(kind) => format!("event: {kind}\ndata: {event}\n\n"),
-                None if event.starts_with([':', 'e', 'd']) => format!("{event}\n\n"),
-                None => format!("data: {event}\n\n"),
-            };
-            let (mut decoder, mut out) = (Decoder::new(1 << 20), Vec::new());
-            decoder.push(Bytes::from(text), &mut out).unwrap();
-            letters.push(match reader.read(&out[0]) {
-                Meaning::Progress => 'P',
-                Meaning::Quiet => 'q',
-                Meaning::Drop => 'x',
-                Meaning::Done => 'D',
-                Meaning::Error(found) => {
-                    error = Some(found);
-                    'E'
-                }
-            });
-        }
-        (letters, reader, error)
+        named(ResponsesReader::new(), events)
     }
 
     const CREATED: &str = r#"{"type":"response.created","sequence_number":0,"response":{"id":"r","status":"in_progress","error":null,"usage":null,"output":[]}}"#;
