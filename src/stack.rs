@@ -27,7 +27,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
+        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets, Arc::clone(&shared.sink)))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
         // asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),

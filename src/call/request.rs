@@ -1,5 +1,6 @@
 //! The request side: a client's call, the sends made for it, and what a send reports while it runs.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -151,6 +152,13 @@ impl Call {
     }
 }
 
+/// Its id alone: what it carries is not for logs.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// Why a send was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttemptKind {
@@ -238,6 +246,8 @@ pub type Place = Box<dyn Send + Sync>;
 pub struct Attempt {
     /// The call it is for.
     pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
     /// Why it is made.
     pub kind: AttemptKind,
     /// Which target of the route, counted from 0.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptKind, Class, Priority, Surface, Usage};
+use super::{AttemptKind, Call, Class, Priority, Surface, Usage};
 
 /// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +76,10 @@ impl Verdict {
 /// The end of one send.
 #[derive(Clone, Debug)]
 pub struct AttemptEnd {
+    /// The call it was made for.
+    pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
     /// The endpoint, as numbered in the settings.
     pub endpoint: usize,
     /// Why it was made.
@@ -123,6 +127,39 @@ pub struct CallEnd {
     pub key_name: Option<Arc<str>>,
 }
 
+/// A step of one send on its way out.
+#[derive(Clone, Debug)]
+pub struct SendStep {
+    /// The call it is made for.
+    pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
+    /// Which one.
+    pub step: SendStage,
+}
+
+/// How far a send has come before it is at its endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendStage {
+    /// The loop wants it.
+    Started {
+        /// Why it is made.
+        kind: AttemptKind,
+        /// Which target of the route, counted from 0.
+        target: usize,
+        /// Whether the target's budget paid for it.
+        paid: bool,
+    },
+    /// It waits for a place at one of these endpoints, as numbered in the settings.
+    Waits(Vec<usize>),
+    /// It waits no longer.
+    Waited,
+    /// It gets no place, for this reason of a closed list.
+    Refused(&'static str),
+    /// It has a place at this endpoint, and goes out.
+    Dispatched(usize),
+}
+
 /// A fact worth telling.
 #[derive(Clone, Debug)]
 pub enum Signal {
@@ -135,6 +172,8 @@ pub enum Signal {
     CallEnded(Box<CallEnd>),
     /// A send ended; exactly one for each that was started.
     AttemptEnded(AttemptEnd),
+    /// A send came a step further.
+    Send(SendStep),
     /// The gap between two model events of one stream.
     Gap {
         /// The route, as numbered in the settings.

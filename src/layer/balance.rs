@@ -11,7 +11,9 @@ use tower::{Service, ServiceExt};
 
 use super::state::{Entry, Line, Permit, Slots, Turn};
 use super::{AttemptService, Pending};
-use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Milestone, Priority, Signal, Sink};
+use crate::call::{
+    Attempt, AttemptKind, AttemptReply, Call, Class, Failure, Milestone, SendStage, SendStep, Signal, Sink,
+};
 use crate::clock;
 use crate::policy::balance::fresh;
 use crate::policy::{Ask, Refusal, RouteSettings, Shed};
@@ -59,20 +61,25 @@ impl Balance {
         })
     }
 
+    fn tell(&self, call: &Arc<Call>, number: usize, step: SendStage) {
+        self.sink.emit(Signal::Send(SendStep { call: Arc::clone(call), number, step }));
+    }
+
     /// Out it goes.
     async fn send(self, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
         let Some(service) = self.endpoints.get(permit.endpoint()).cloned() else {
             return Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"));
         };
         attempt.endpoint = permit.endpoint();
+        self.tell(&attempt.call, attempt.number, SendStage::Dispatched(attempt.endpoint));
         (attempt.report)(Milestone::Dispatched(attempt.endpoint));
         attempt.place = Some(Box::new(permit));
         service.oneshot(attempt).await
     }
 
     /// Waits in line.
-    async fn turn(&self, pool: usize, mut line: Line) -> Result<Permit, Refusal> {
-        let _waited = Waited { sink: Arc::clone(&self.sink), route: self.number, since: clock::now() };
+    async fn turn(&self, pool: usize, mut line: Line, call: Arc<Call>, number: usize) -> Result<Permit, Refusal> {
+        let _waited = Waited { balance: self, call, number, since: clock::now() };
         let refusal = || self.slots.refusal(pool, Shed::Timeout, clock::sample());
         let until = line.until();
         tokio::select! {
@@ -88,9 +95,10 @@ impl Balance {
         told(turn.ok(), refusal)
     }
 
-    fn refused(&self, kind: AttemptKind, class: Priority, refusal: Refusal) -> Failure {
+    fn refused(&self, call: &Arc<Call>, number: usize, kind: AttemptKind, refusal: Refusal) -> Failure {
+        self.tell(call, number, SendStage::Refused(refusal.shed.as_str()));
         if kind != AttemptKind::Hedge {
-            self.sink.emit(Signal::Shed { route: self.number, reason: refusal.shed.as_str(), priority: class });
+            self.sink.emit(Signal::Shed { route: self.number, reason: refusal.shed.as_str(), priority: call.priority });
         }
         let (class, message) = match refusal.shed {
             Shed::Full => (Class::QueueFull, "every place is taken, and the queue is full"),
@@ -126,32 +134,39 @@ impl Service<Attempt> for Balance {
             return Box::pin(async { Err(Failure::new(Class::Internal, "the plan named a target that is not there")) });
         };
         let (this, pool) = (self.clone(), ask.pool);
-        let (kind, class) = (attempt.kind, ask.class);
+        let (call, number, kind) = (Arc::clone(&attempt.call), attempt.number, attempt.kind);
         let samples = (clock::sample(), clock::sample(), clock::sample());
         match self.slots.ask(ask, clock::now(), samples) {
             Entry::Go(permit) => Box::pin(this.send(attempt, permit)),
             Entry::Refused(refusal) => {
-                let failure = self.refused(kind, class, refusal);
+                let failure = self.refused(&call, number, kind, refusal);
                 Box::pin(async move { Err(failure) })
             }
-            Entry::Wait(line) => Box::pin(async move {
-                let permit = this.turn(pool, line).await.map_err(|refusal| this.refused(kind, class, refusal))?;
-                this.send(attempt, permit).await
-            }),
+            Entry::Wait(line) => {
+                let endpoints = self.asks(&attempt).map(|ask| ask.endpoints).unwrap_or_default();
+                self.tell(&call, number, SendStage::Waits(endpoints));
+                Box::pin(async move {
+                    let turn = this.turn(pool, line, Arc::clone(&call), number).await;
+                    let permit = turn.map_err(|refusal| this.refused(&call, number, kind, refusal))?;
+                    this.send(attempt, permit).await
+                })
+            }
         }
     }
 }
 
 /// Tells how long a wait was, however it ended.
-struct Waited {
-    sink: Arc<dyn Sink>,
-    route: usize,
+struct Waited<'a> {
+    balance: &'a Balance,
+    call: Arc<Call>,
+    number: usize,
     since: Instant,
 }
 
-impl Drop for Waited {
+impl Drop for Waited<'_> {
     fn drop(&mut self) {
         let waited = clock::now().saturating_duration_since(self.since);
-        self.sink.emit(Signal::Queued { route: self.route, waited });
+        self.balance.tell(&self.call, self.number, SendStage::Waited);
+        self.balance.sink.emit(Signal::Queued { route: self.balance.number, waited });
     }
 }

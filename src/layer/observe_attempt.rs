@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use crate::call::{
-    Attempt, AttemptEnd, AttemptKind, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink,
+    Attempt, AttemptEnd, AttemptKind, AttemptReply, Call, Class, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink,
     Verdict,
 };
 use crate::clock;
@@ -60,6 +60,8 @@ where
         let mut guard = Guard {
             sink: Arc::clone(&self.sink),
             fate: Arc::clone(&attempt.fate),
+            call: Arc::clone(&attempt.call),
+            number: attempt.number,
             endpoint: attempt.endpoint,
             kind: attempt.kind,
             streamed: attempt.call.stream,
@@ -99,6 +101,8 @@ where
 struct Guard {
     sink: Arc<dyn Sink>,
     fate: Arc<Fate>,
+    call: Arc<Call>,
+    number: usize,
     endpoint: usize,
     kind: AttemptKind,
     streamed: bool,
@@ -117,6 +121,8 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.sink.emit(Signal::AttemptEnded(AttemptEnd {
+            call: Arc::clone(&self.call),
+            number: self.number,
             endpoint: self.endpoint,
             kind: self.kind,
             verdict: self.verdict.unwrap_or_else(|| self.fate.get()),

@@ -17,7 +17,7 @@ use super::state::SharedBudget;
 use super::{AttemptService, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
-    Reply, Surface, TrailEntry, Upload, Verdict,
+    Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
 };
 use crate::clock;
 use crate::policy::{Plan, RouteSettings, Step, Terms};
@@ -27,12 +27,18 @@ pub struct RetryLayer {
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    sink: Arc<dyn Sink>,
 }
 
 impl RetryLayer {
     /// `names` are the endpoints' as numbered in the settings; `budgets` one per target of the route.
-    pub fn new(route: Arc<RouteSettings>, names: Arc<Vec<String>>, budgets: Arc<Vec<SharedBudget>>) -> Self {
-        Self { route, names, budgets }
+    pub fn new(
+        route: Arc<RouteSettings>,
+        names: Arc<Vec<String>>,
+        budgets: Arc<Vec<SharedBudget>>,
+        sink: Arc<dyn Sink>,
+    ) -> Self {
+        Self { route, names, budgets, sink }
     }
 }
 
@@ -49,6 +55,7 @@ where
             route: Arc::clone(&self.route),
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
+            sink: Arc::clone(&self.sink),
         }
     }
 }
@@ -60,6 +67,7 @@ pub struct Retry {
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    sink: Arc<dyn Sink>,
 }
 
 impl Service<CallRequest> for Retry {
@@ -131,9 +139,14 @@ impl Retry {
         };
         loop {
             let now = clock::now();
-            let mut pay = |target: usize| run.retry.pay(target, now);
+            let mut paid = false;
+            let mut pay = |target: usize| {
+                paid = run.retry.pay(target, now);
+                paid
+            };
             match run.plan.next(now, &mut pay) {
-                Step::Start { target, kind } => run.start(target, kind, now),
+                // A target that was paid for is the one that is asked.
+                Step::Start { target, kind } => run.start(target, kind, paid, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
                 Step::Stop => return Err(run.stopped(now)),
                 Step::Wait(until) => match run.wait(until, &mut reported).await {
@@ -163,13 +176,16 @@ impl Retry {
 }
 
 impl Run<'_> {
-    fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
+    fn start(&mut self, target: usize, kind: AttemptKind, paid: bool, now: Instant) {
         let number = self.starts.len();
+        let step = SendStage::Started { kind, target, paid };
+        self.retry.sink.emit(Signal::Send(SendStep { call: Arc::clone(&self.call), number, step }));
         self.starts.push(Start { target, kind, at: now, sent: None });
         let reports = self.reports.clone();
         let fate = Arc::new(Fate::default());
         let attempt = Attempt {
             call: Arc::clone(&self.call),
+            number,
             kind,
             target,
             endpoint: 0,

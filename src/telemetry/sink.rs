@@ -63,6 +63,8 @@ impl Sink for Telemetry {
                 self.log(&end);
             }
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
+            // Each send is counted at its end.
+            Signal::Send(_) => {}
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
