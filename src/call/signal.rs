@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptKind, Call, Class, Priority, Surface, Usage};
+use super::{AttemptKind, BreakerChange, Call, Class, Priority, Surface, Usage};
 
 /// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,7 +138,7 @@ pub struct SendStep {
     pub step: SendStage,
 }
 
-/// How far a send has come before it is at its endpoint.
+/// How far a send has come. That it went out, its endpoint's stack tells at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendStage {
     /// The loop wants it.
@@ -156,8 +156,6 @@ pub enum SendStage {
     Waited,
     /// It gets no place, for this reason of a closed list.
     Refused(&'static str),
-    /// It has a place at this endpoint, and goes out.
-    Dispatched(usize),
 }
 
 /// A fact worth telling.
@@ -181,6 +179,8 @@ pub enum Signal {
         /// The time between the two.
         gap: Duration,
     },
+    /// A breaker went from one state to another.
+    Breaker(BreakerChange),
     /// A send that had to wait for a place does so no longer: it has one, was refused, or its client left.
     Queued {
         /// The route, as numbered in the settings.

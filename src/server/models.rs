@@ -94,6 +94,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         call: Arc::clone(call),
         number: 0,
         kind: AttemptKind::First,
+        route: None,
         target: 0,
         endpoint,
         used: Vec::new(),

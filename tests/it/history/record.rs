@@ -88,8 +88,6 @@ impl Recorder {
             SendStage::Waits(endpoints) => self.tell(What::Waits { call, send, endpoints }),
             SendStage::Waited => self.tell(What::Waited { call, send }),
             SendStage::Refused(reason) => self.tell(What::Refused { call, send, reason: reason.into() }),
-            // The endpoint tells it, with more.
-            SendStage::Dispatched(_) => {}
         }
     }
 
