@@ -258,6 +258,8 @@ pub struct Attempt {
     pub endpoint: usize,
     /// Endpoints this call has asked already; they are chosen only when nothing else is left.
     pub used: Vec<usize>,
+    /// Endpoints that this call is not to ask now, at any rate.
+    pub barred: Vec<usize>,
     /// Its place at the endpoint, once it has one.
     pub place: Option<Place>,
     /// The streamed body, for the one send that may carry it.

@@ -73,7 +73,8 @@ impl Balance {
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
-        for endpoint in endpoints.iter().copied() {
+        let may = || endpoints.iter().copied().filter(|endpoint| !attempt.barred.contains(endpoint));
+        for endpoint in may() {
             let Ok(allowed) = self.breakers.peek(endpoint, attempt.route, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it.
@@ -83,7 +84,7 @@ impl Balance {
             open.push(Candidate { endpoint, share: allowed.share });
         }
         if open.is_empty() {
-            open = endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0 }).collect();
+            open = may().map(|endpoint| Candidate { endpoint, share: 1.0 }).collect();
         }
         Some((open, due))
     }

@@ -201,6 +201,7 @@ impl Run<'_> {
             target,
             endpoint: 0,
             used: self.plan.used(),
+            barred: self.plan.barred(now),
             place: None,
             upload: self.upload.take(),
             report: Box::new(move |milestone| {

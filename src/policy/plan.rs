@@ -132,6 +132,8 @@ pub struct Plan<'a> {
     forbidden: bool,
     /// Endpoints that are held back, and until when.
     shut: Vec<(usize, Instant)>,
+    /// Endpoints that told this call itself not to come again, and until when.
+    barred: Vec<(usize, Instant)>,
     /// What the last real failure was, should what follows it not be let through.
     last: Option<(usize, Failure, f64)>,
 }
@@ -150,6 +152,7 @@ impl<'a> Plan<'a> {
             transparent_used: false,
             forbidden: false,
             shut: Vec::new(),
+            barred: Vec::new(),
             last: None,
         }
     }
@@ -215,6 +218,7 @@ impl<'a> Plan<'a> {
                 _ => {}
             }
         }
+        self.bar(attempt, failure, now);
         if failure.retry == Retry::Never {
             // A twin that is already running keeps the word, but nothing new is sent.
             self.forbidden = true;
@@ -231,6 +235,23 @@ impl<'a> Plan<'a> {
             self.next = self.follow(target, failure, now, sample);
             self.last = Some((target, failure.clone(), sample));
         }
+    }
+
+    /// Whose answer will not change is not asked again in this call, and nobody before the wait he asked for: also when
+    /// somebody else in his pool, who failed since, may be.
+    fn bar(&mut self, attempt: usize, failure: &Failure, now: Instant) {
+        let Some(endpoint) = self.sent.get(attempt).and_then(|sent| sent.endpoint) else { return };
+        let asked = failure.retry_after.filter(|_| self.route.retry.respect_retry_after);
+        if failure.retry == Retry::Elsewhere {
+            self.barred.push((endpoint, self.terms.deadline));
+        } else if let Some(wait) = asked {
+            self.barred.push((endpoint, now + wait.min(self.terms.deadline.saturating_duration_since(now))));
+        }
+    }
+
+    /// Endpoints that this call is not to ask now.
+    pub fn barred(&self, now: Instant) -> Vec<usize> {
+        self.barred.iter().filter(|(_, until)| *until > now).map(|(endpoint, _)| *endpoint).collect()
     }
 
     /// A target had no place for a send. It is not asked again, but the next one may have.
@@ -427,7 +448,8 @@ impl<'a> Plan<'a> {
             let class = if self.sent[attempt].head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
             return self.can_ask_another(target, now).then_some(Step::Drop { attempt, class });
         }
-        if self.unused_in(target, now) && !self.spent[target].closed && pay(target) {
+        let has_sends = self.spent[target].sends < self.route.retry.attempts;
+        if self.unused_in(target, now) && !self.spent[target].closed && has_sends && pay(target) {
             return Some(self.start(target, AttemptKind::Hedge));
         }
         self.next_target(target, now).map(|next| self.start(next, AttemptKind::Fallback))
@@ -479,7 +501,7 @@ impl<'a> Plan<'a> {
     }
 
     fn is_shut(&self, endpoint: usize, at: Instant) -> bool {
-        self.shut.iter().any(|(shut, until)| *shut == endpoint && *until > at)
+        self.shut.iter().chain(&self.barred).any(|(shut, until)| *shut == endpoint && *until > at)
     }
 
     fn next_target(&self, target: usize, now: Instant) -> Option<usize> {
