@@ -68,6 +68,7 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
                 fate: reply.fate,
                 _live: live,
                 sent: 0,
+                complete: false,
                 over: false,
             })
         }
