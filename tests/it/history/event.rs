@@ -53,6 +53,8 @@ pub enum What {
     Left { call: u32 },
     /// What a call was counted as.
     Ended { call: u32, status: u16, outcome: String, class: Option<String>, sends: u32 },
+    /// A circuit went into another state.
+    Circuit { endpoint: usize, to: String, reason: String },
     /// Everything that can be counted, when nothing runs any more.
     Rest { in_use: Vec<usize>, waiting: Vec<usize>, live: usize },
 }
@@ -75,6 +77,16 @@ pub struct Setup {
     pub budget: f64,
     pub total: u64,
     pub queue_wait: u64,
+    pub breaker: Option<Breaker>,
+}
+
+/// What opens a circuit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Breaker {
+    pub consecutive: u32,
+    pub failure_rate: f64,
+    pub min_calls: u32,
+    pub probes: u32,
 }
 
 /// A call as its client made it.
@@ -94,7 +106,9 @@ pub struct Called {
     /// The client says that it has asked before.
     pub again: bool,
     pub key: Option<String>,
-    /// The request's body.
+    /// How long the client takes over each piece of the answer.
+    pub slow: u64,
+    /// A digest of the request's body.
     pub body: String,
 }
 
@@ -106,7 +120,7 @@ pub struct Sent {
     pub endpoint: usize,
     /// The endpoint's limit at that moment.
     pub limit: Option<usize>,
-    /// The request's body as the endpoint has it.
+    /// The same digest of the body that the endpoint has.
     pub body: Option<String>,
 }
 

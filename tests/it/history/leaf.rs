@@ -17,7 +17,7 @@ use outrigger::clock;
 use tower::Service;
 
 use super::event::{Failed, Sent, What};
-use super::record::{Recorder, number};
+use super::record::{Recorder, digest, number};
 use super::schedule::{Act, End, Schedule, Then, retry_word};
 
 /// One endpoint.
@@ -40,7 +40,7 @@ impl Service<Attempt> for Played {
     fn call(&mut self, attempt: Attempt) -> Self::Future {
         let (call, send) = (number(&attempt.call.headers), attempt.number as u32);
         let body = match &attempt.call.body {
-            RequestBody::Whole(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            RequestBody::Whole(bytes) => Some(digest(bytes)),
             RequestBody::Streamed => None,
         };
         self.recorder.sent(Sent { call, send, endpoint: self.endpoint, limit: None, body });

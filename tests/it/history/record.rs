@@ -3,6 +3,7 @@
 //! Owns the list of events and which of the gateway's ids is which call. Judges nothing.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
@@ -33,6 +34,13 @@ struct Inner {
 
 pub fn number(headers: &HeaderMap) -> u32 {
     headers.get(CALL).and_then(|value| value.to_str().ok()?.parse().ok()).expect("the call's number")
+}
+
+/// A short name for some bytes.
+pub fn digest(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 impl Recorder {
@@ -121,6 +129,11 @@ impl Sink for Recorder {
                     inner.nameless.push((end.id, at));
                 }
             }
+            Signal::Breaker(change) => self.tell(What::Circuit {
+                endpoint: change.endpoint,
+                to: change.to.as_str().into(),
+                reason: change.reason.as_str().into(),
+            }),
             _ => {}
         }
     }

@@ -82,15 +82,18 @@ impl CallView {
 }
 
 /// A whole history.
+#[derive(Default)]
 pub struct View {
     pub setup: Setup,
     pub calls: BTreeMap<u32, CallView>,
     pub rest: Vec<(At, Vec<usize>, Vec<usize>, usize)>,
+    /// Of each endpoint what its circuit went into, and why.
+    pub circuits: BTreeMap<usize, Vec<(At, String, String)>>,
 }
 
 impl View {
     pub fn of(events: &[Event]) -> Self {
-        let mut view = View { setup: Setup::default(), calls: BTreeMap::new(), rest: Vec::new() };
+        let mut view = View::default();
         for (line, event) in events.iter().enumerate() {
             view.take(At { line, us: event.at }, &event.what);
         }
@@ -136,6 +139,9 @@ impl View {
             What::Left { call } => self.call(*call).left = Some(at),
             What::Ended { call, status, outcome, class, sends } => {
                 self.call(*call).ended.push((at, *status, outcome.clone(), class.clone(), *sends));
+            }
+            What::Circuit { endpoint, to, reason } => {
+                self.circuits.entry(*endpoint).or_default().push((at, to.clone(), reason.clone()));
             }
             What::Rest { in_use, waiting, live } => self.rest.push((at, in_use.clone(), waiting.clone(), *live)),
         }
