@@ -205,7 +205,12 @@ fn phases(rng: &mut Rng, span: u64) -> Vec<Phase> {
 }
 
 fn acts(rng: &mut Rng) -> Vec<Act> {
-    match rng.u32(..8) {
+    match rng.u32(..9) {
+        // Slow, and nothing else.
+        8 => {
+            let end = Then::Answer { first: 15_000, events: 3, gap: 1, pings: false, end: End::Done };
+            vec![Act { after: 1, then: end }]
+        }
         // Well.
         0 | 1 => (0..3).map(|_| answer(rng, false)).collect(),
         // Down, in one way.

@@ -47,7 +47,7 @@ fn fit(body: &str, answer: &str) -> Fit {
     Fit::None
 }
 
-fn judge(call: &CallView, exact: bool) -> Option<String> {
+fn judge(call: &CallView) -> Option<String> {
     let stream = call.called.as_ref().is_some_and(|(_, called)| called.stream);
     let said: Vec<_> = call.went().filter_map(|send| send.said.as_ref()).collect();
     let fits: Vec<(Fit, bool)> = said.iter().map(|(text, complete)| (fit(&call.body, text), *complete)).collect();
@@ -73,7 +73,6 @@ fn judge(call: &CallView, exact: bool) -> Option<String> {
     } else {
         "a stream that is of no answer".to_owned()
     };
-    let _ = exact;
     Some(format!("{told}: ...{shown:?}"))
 }
 
@@ -86,7 +85,7 @@ pub fn one_answer(view: &View) -> Vec<Broken> {
         }
         let Some((_, status, ..)) = &call.head else { continue };
         if *status < 400 {
-            broken.extend(judge(call, view.setup.exact).map(|told| Broken::new("I2", call.call, told)));
+            broken.extend(judge(call).map(|told| Broken::new("I2", call.call, told)));
             let marks = call.body.matches("data: [DONE]").count();
             let error = call.body.contains("data: {\"error\"") || call.body.contains("\"error\":{");
             if marks > 1 || (marks == 1 && error) {
