@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use outrigger::call::{Priority, Sink};
 use outrigger::config::Settings;
-use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, Target, Timeouts};
+use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, Spread, Target, Timeouts};
 use outrigger::server::Gateway;
 use outrigger::server::stop::Stop;
 use outrigger::telemetry::Metrics;
@@ -75,7 +75,8 @@ fn settings(policy: &Policy, endpoints: usize) -> Settings {
         endpoint.breaker = breaker(policy.breaker.as_ref());
     }
     let route = &mut settings.routes[0];
-    route.targets = policy.targets.iter().map(|endpoints| Target { endpoints: endpoints.clone() }).collect();
+    let by = if policy.by_prefix { Spread::Prefix } else { Spread::default() };
+    route.targets = policy.targets.iter().map(|endpoints| Target { endpoints: endpoints.clone(), by }).collect();
     route.timeouts = timeouts;
     route.retry = RetrySettings {
         attempts: policy.attempts,

@@ -35,6 +35,8 @@ pub struct Policy {
     /// A fixed limit of sends in flight; learnt without.
     pub slots: Option<u32>,
     pub queue_wait: u64,
+    /// Pools are balanced by the prompt's prefix.
+    pub by_prefix: bool,
     pub breaker: Option<Breaker>,
     /// Nothing that repeats, moves or doubles a send is on.
     pub plain: bool,
@@ -189,6 +191,7 @@ fn policy(rng: &mut Rng) -> Policy {
         total: one(rng, &[2_000, 10_000, 60_000, 120_000]),
         slots: one(rng, &[None, None, Some(1), Some(2), Some(4)]),
         queue_wait: one(rng, &[0, 500, 5_000, 5_000]),
+        by_prefix: chance(rng, 20),
         breaker: (!plain && chance(rng, 80)).then(|| Breaker {
             consecutive: one(rng, &[1, 2, 3, 5]),
             failure_rate: one(rng, &[0.3, 0.5, 1.0]),
