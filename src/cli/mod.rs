@@ -122,6 +122,9 @@ pub struct MockArgs {
     /// Seed of everything that is random [default: the scenario's, else 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Add a history of what comes in and what becomes of it to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// Which config a command looks at.
@@ -161,7 +164,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             Ok(FINE)
         }
         Command::Mock(args) => {
-            run::runtime()?.block_on(crate::mock::serve_cli(args.listen, args.scenario.as_deref(), args.seed))?;
+            let (scenario, record) = (args.scenario.as_deref(), args.record.as_deref());
+            run::runtime()?.block_on(crate::mock::serve_cli(args.listen, scenario, args.seed, record))?;
             Ok(FINE)
         }
         Command::Check(args) => check::run(&args),

@@ -8,18 +8,23 @@ use std::path::Path;
 
 use super::{Mock, Scenario, VOCABULARY};
 
-/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's.
+/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's; a history is added to the file `record`.
 ///
 /// # Errors
 /// A scenario that cannot be read or parsed, or an address that cannot be listened on.
-pub async fn serve_cli(listen: SocketAddr, scenario: Option<&Path>, seed: Option<u64>) -> io::Result<()> {
+pub async fn serve_cli(
+    listen: SocketAddr,
+    scenario: Option<&Path>,
+    seed: Option<u64>,
+    record: Option<&Path>,
+) -> io::Result<()> {
     let mut script = match scenario {
         Some(path) => load(path)?,
         None => Scenario::default(),
     };
     script.seed = seed.unwrap_or(script.seed);
     let (seed, rules) = (script.seed, script.rules.len());
-    let running = Mock::start(listen, script).await?;
+    let running = Mock::start_recorded(listen, script, record).await?;
     anstream::eprintln!("mock model server on http://{} (seed {seed}, {rules} rules)", running.addr());
     anstream::eprintln!("  OPENAI_BASE_URL={}", running.base_url());
     anstream::eprintln!("  what came in:    curl http://{}/_mock/stats", running.addr());
