@@ -43,6 +43,8 @@ pub enum What {
     Dropped { call: u32, send: u32, limit: Option<usize> },
     /// What a send was counted as.
     Verdict { call: u32, send: u32, verdict: String },
+    /// The gateway calls a call so.
+    Named { call: u32, id: String },
     /// The client has a status; with a good one the call is committed.
     Head { call: u32, status: u16, outcome: String, sends: u32 },
     /// The client has more of the body.

@@ -134,6 +134,8 @@ impl View {
             What::Head { call, status, outcome, sends } => {
                 self.call(*call).head = Some((at, *status, outcome.clone(), *sends));
             }
+            // Whoever joins the parts of a history reads it.
+            What::Named { .. } => {}
             What::Bytes { call, text } => self.call(*call).body.push_str(text),
             What::Closed { call, broken } => self.call(*call).closed = Some((at, *broken)),
             What::Left { call } => self.call(*call).left = Some(at),

@@ -86,14 +86,16 @@ pub fn counted_once(view: &View) -> Vec<Broken> {
         if outcome == "cancelled" {
             wrong("counted as cancelled, and its client stayed".to_owned());
         }
-        if *sends != went {
+        // Between processes, what did not reach its endpoint is seen by the gateway alone.
+        let differs = |told: u32| if view.setup.exact { told != went } else { told < went };
+        if differs(*sends) {
             wrong(format!("counted with {sends} sends, {went} went out"));
         }
         let Some((_, told_status, told_outcome, told_sends)) = &call.head else { continue };
         if told_status != status {
             wrong(format!("counted with status {status}, its client has {told_status}"));
         }
-        if *told_sends != went {
+        if differs(*told_sends) {
             wrong(format!("its client was told of {told_sends} sends, {went} went out"));
         }
         let failed = *told_status >= 400 || call.body.contains("data: {\"error\"");
