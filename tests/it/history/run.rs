@@ -118,17 +118,27 @@ async fn play(schedule: Arc<Schedule>) -> Vec<Event> {
     let stacks = stack::build_over(&settings, (0..endpoints).map(leaf).collect(), &sink);
     let (slots, pools) = (stacks.slots.clone(), stacks.pools[0].clone());
     recorder.slots.set(slots.clone()).expect("set once");
-    let gateway = Gateway::new(settings, stacks, metrics(), sink, Stop::default());
-    let mut clients: FuturesUnordered<_> =
+    let stop = Stop::default();
+    let gateway = Gateway::new(settings, stacks, metrics(), sink, stop.clone());
+    let clients: FuturesUnordered<_> =
         schedule.calls.iter().map(|plan| client(Arc::clone(&recorder), Arc::clone(&gateway), plan)).collect();
-    while clients.next().await.is_some() {}
-    drop(clients);
+    let clients = clients.collect::<()>();
+    tokio::join!(biased; clients, operator(&schedule.policy, &stop));
     recorder.tell(What::Rest {
         in_use: (0..endpoints).map(|endpoint| slots.at(endpoint).1).collect(),
         waiting: pools.iter().map(|pool| slots.waiting(*pool)).collect(),
         live: gateway.live().count(),
     });
     recorder.take()
+}
+
+/// Whoever tells the gateway to end.
+async fn operator(policy: &Policy, stop: &Stop) {
+    if let Some(at) = policy.shutdown {
+        clock::sleep(Duration::from_millis(at)).await; // paces the load, not a wait
+        stop.drain();
+        stop.cut();
+    }
 }
 
 /// One client with one question, which it may ask more than once.

@@ -38,6 +38,8 @@ pub struct Policy {
     /// Pools are balanced by the prompt's prefix.
     pub by_prefix: bool,
     pub breaker: Option<Breaker>,
+    /// The gateway is told to end, and to cut what still runs.
+    pub shutdown: Option<u64>,
     /// Nothing that repeats, moves or doubles a send is on.
     pub plain: bool,
 }
@@ -198,6 +200,7 @@ fn policy(rng: &mut Rng) -> Policy {
             min_calls: one(rng, &[2, 4, 10]),
             probes: one(rng, &[1, 1, 1, 2]),
         }),
+        shutdown: chance(rng, 8).then(|| rng.u64(..20_000)),
         plain,
     }
 }
