@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
@@ -145,6 +145,8 @@ pub struct Call {
     pub traceparent: String,
     /// The configured name of the client key used, for logs.
     pub key_name: Option<Arc<str>>,
+    /// How it stands while it has no answer.
+    pub standing: Arc<Standing>,
 }
 
 impl Call {
@@ -230,6 +232,26 @@ impl Fate {
             SUPERSEDED => Verdict::Superseded,
             code => Class::ALL.get(usize::from(code)).copied().map_or(Verdict::Superseded, Verdict::Failed),
         }
+    }
+}
+
+/// How a call stands that has no answer yet, for whoever tells of its end when it is dropped.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What it counts as; until that is decided a dropped call means that the client left.
+    pub fate: Fate,
+    sends: AtomicU32,
+}
+
+impl Standing {
+    /// A send went out.
+    pub fn sent(&self) {
+        self.sends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends that went out.
+    pub fn sends(&self) -> u32 {
+        self.sends.load(Ordering::Relaxed)
     }
 }
 

@@ -112,6 +112,14 @@ struct Guard {
 }
 
 impl Guard {
+    /// What it counts as without an end of its own: the loop said so, or whoever ended the call did.
+    fn dropped(&self) -> Verdict {
+        match self.fate.get() {
+            Verdict::Failed(Class::ClientDisconnect) => self.call.standing.fate.get(),
+            decided => decided,
+        }
+    }
+
     fn ended(&mut self, verdict: Verdict) {
         // The first end is the end: a body that failed is over, whatever is asked of it later.
         self.verdict.get_or_insert(verdict);
@@ -125,7 +133,7 @@ impl Drop for Guard {
             number: self.number,
             endpoint: self.endpoint,
             kind: self.kind,
-            verdict: self.verdict.unwrap_or_else(|| self.fate.get()),
+            verdict: self.verdict.unwrap_or_else(|| self.dropped()),
             mid_stream: self.mid_stream,
             streamed: self.streamed,
             took: clock::now().saturating_duration_since(self.started),

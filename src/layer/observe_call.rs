@@ -10,7 +10,8 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use crate::call::{
-    CallEnd, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
+    CallEnd, CallError, CallRequest, Class, Failure, Fate, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
+    Standing, Verdict,
 };
 use crate::clock;
 
@@ -66,6 +67,8 @@ where
             started: call.started,
             last_event: None,
             ended: false,
+            standing: Arc::clone(&call.standing),
+            fate: None,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -103,6 +106,9 @@ struct Guard {
     started: Instant,
     last_event: Option<Instant>,
     ended: bool,
+    standing: Arc<Standing>,
+    /// The status that went out, and what the answering send counts as.
+    fate: Option<(u16, Arc<Fate>)>,
     end: CallEnd,
 }
 
@@ -111,6 +117,7 @@ impl Guard {
         let now = clock::now();
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
+        self.fate = Some((reply.status, Arc::clone(&reply.fate)));
         self.end.usage = reply.usage;
         if reply.trail.is_empty() {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
@@ -153,6 +160,22 @@ impl Guard {
         self.end.class = class;
     }
 
+    /// Dropped before its end: the client left, or whoever dropped it said otherwise before.
+    fn cut(&mut self) {
+        let (status, fate) = match &self.fate {
+            Some((status, fate)) => (Some(*status), fate.get()),
+            None => (None, self.standing.fate.get()),
+        };
+        if status.is_none() {
+            self.end.sends = self.standing.sends();
+        }
+        if let Verdict::Failed(class) = fate
+            && class != Class::ClientDisconnect
+        {
+            self.done(status.unwrap_or(class.status()), Outcome::Failed, Some(class));
+        }
+    }
+
     fn saw(&mut self, piece: &Piece) {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
@@ -177,6 +200,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
+        }
+        if !self.ended {
+            self.cut();
         }
         self.end.took = clock::now().saturating_duration_since(self.started);
         self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));

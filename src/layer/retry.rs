@@ -242,6 +242,7 @@ impl Run<'_> {
         self.plan.dispatched(attempt, endpoint, now);
         let Some(start) = self.starts.get_mut(attempt) else { return };
         start.sent = Some((endpoint, now));
+        self.call.standing.sent();
         let pays = matches!(start.kind, AttemptKind::First | AttemptKind::Fallback);
         // A client's own repeat is traffic that repeats: it pays for nothing.
         if pays

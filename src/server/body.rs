@@ -117,6 +117,8 @@ pub struct Opaque {
     pub pieces: PieceStream,
     /// Breaks the transfer at a shutdown.
     pub cut: Cut,
+    /// What the send counts as when a shutdown ends it.
+    pub fate: Arc<Fate>,
     /// Counts the call until its end.
     pub(super) _live: LiveGuard,
 }
@@ -133,6 +135,7 @@ impl Body for Opaque {
                 Poll::Ready(Some(Err(io::Error::other(format!("{}: {}", failure.class, failure.message)))))
             }
             Poll::Pending if Pin::new(&mut self.cut).poll(cx).is_ready() => {
+                self.fate.set(Verdict::Failed(Class::Shutdown));
                 Poll::Ready(Some(Err(io::Error::other("shutting down"))))
             }
             Poll::Pending => Poll::Pending,

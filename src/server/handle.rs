@@ -10,7 +10,7 @@ use http::Request;
 use tower::ServiceExt;
 
 use super::{Gateway, auth, models, request, respond};
-use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload};
+use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload, Verdict};
 use crate::policy::{RouteSettings, Spread};
 use crate::{call::Call, clock};
 
@@ -62,12 +62,18 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
 /// The call through its route's stack, unless a shutdown ends it first.
 async fn through(gateway: &Gateway, route: usize, call: Call, upload: Option<Upload>) -> Result<Reply, CallError> {
     let stack = gateway.stacks.calls[route].clone();
+    let standing = Arc::clone(&call.standing);
+    let cut = async {
+        gateway.stop.when_cut().await;
+        standing.fate.set(Verdict::Failed(Class::Shutdown));
+    };
     tokio::select! {
         biased;
         answer = stack.oneshot(CallRequest { call, upload }) => answer,
-        () = gateway.stop.when_cut() => {
+        () = cut => {
             let mut error = CallError::local(Class::Shutdown, "Outrigger is shutting down; ask again elsewhere");
             error.retry_after = Some(Duration::from_secs(1));
+            error.sends = standing.sends();
             Err(error)
         }
     }

@@ -1,5 +1,6 @@
 //! From an HTTP request to a call: the body within its bound, the envelope, the facts. The original bytes are kept.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -103,6 +104,7 @@ pub async fn read(
         client_retry: asked.client_retry,
         traceparent,
         key_name: None,
+        standing: Arc::default(),
     };
     Ok((call, upload))
 }

@@ -141,6 +141,7 @@ fn call(spec: &CallSpec) -> Call {
         client_retry: spec.client_retry,
         traceparent: String::new(),
         key_name: spec.key.as_deref().map(Arc::from),
+        standing: Arc::default(),
     }
 }
 
