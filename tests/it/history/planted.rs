@@ -160,7 +160,7 @@ fn good_histories_pass_and_can_be_read_again() {
     begun().failed(1.0, 1, 0, "upstream_500", "again").goes(1.0, 1, 1, "retry", 0).answered(2.0, 1, 2).rests().holds();
     ends_badly(streaming(&format!("{ONE}{TWO}{DONE}"), true).bytes(1.0, 1, ONE).bytes(2.0, 1, ERROR)).holds();
     let left = streaming(&format!("{ONE}{DONE}"), true).bytes(1.0, 1, ONE).then(1.5, What::Left { call: 1 });
-    left.over(1.5, 1, 0).ended(1.5, 1, 499, "ok", 0).rests().holds();
+    left.over(1.5, 1, 0).ended(1.5, 1, 499, "ok", 1).rests().holds();
 }
 
 #[test]
@@ -249,7 +249,9 @@ fn i4_too_late_or_too_early() {
         let wait = Some(5 * SECOND);
         let (class, retry) = ("rate_limited".to_owned(), "again".to_owned());
         let failed = begun().then(1.0, What::Failed(Failed { call: 1, send: 0, class, retry, wait, unsent: false }));
-        failed.over(1.0, 1, 0).goes(at, 1, 1, "retry", 0).answered(at, 1, 2).rests()
+        let verdict = What::Verdict { call: 1, send: 0, verdict: "rate_limited".into() };
+        let over = failed.then(1.0, What::Dropped { call: 1, send: 0, limit: None }).then(1.0, verdict);
+        over.goes(at, 1, 1, "retry", 0).answered(at, 1, 2).rests()
     };
     asked(6.0).holds();
     asked(5.0).breaks("I4");
@@ -348,16 +350,19 @@ fn i9_counted_twice_not_at_all_or_as_something_else() {
     read().ended(1.0, 1, 200, "failed", 1).rests().breaks("I9");
     let twice = read().then(1.0, What::Verdict { call: 1, send: 0, verdict: "ok".into() });
     twice.ended(1.0, 1, 200, "ok", 1).rests().breaks("I9");
+    let (class, retry) = ("upstream_500".to_owned(), "again".to_owned());
+    let other = What::Failed(Failed { call: 1, send: 0, class, retry, ..Failed::default() });
+    begun().then(0.5, other).answered(1.0, 1, 1).rests().breaks("I9");
     // A stream that broke, counted as a good one.
     ends_well(streaming(&text, true).bytes(1.0, 1, ONE).bytes(1.0, 1, ERROR)).breaks("I9");
 }
 
 #[test]
 fn i10_a_client_that_left_is_still_worked_for() {
-    let left = || begun().then(1.0, What::Left { call: 1 }).ended(1.0, 1, 499, "failed", 1);
-    left().over(1.0, 1, 0).rests().holds();
-    left().over(2.5, 1, 0).rests().breaks("I10");
-    left().over(1.0, 1, 0).goes(1.2, 1, 1, "retry", 0).over(1.2, 1, 1).rests().breaks("I10");
+    let left = |sends| begun().then(1.0, What::Left { call: 1 }).ended(1.0, 1, 499, "failed", sends);
+    left(1).over(1.0, 1, 0).rests().holds();
+    left(1).over(2.5, 1, 0).rests().breaks("I10");
+    left(2).over(1.0, 1, 0).goes(1.2, 1, 1, "retry", 0).over(1.2, 1, 1).rests().breaks("I10");
 }
 
 #[test]

@@ -70,8 +70,15 @@ pub fn counted_once(view: &View) -> Vec<Broken> {
         }
         let went = call.went().count() as u32;
         if view.setup.exact {
-            for send in call.went().filter(|send| send.verdicts.len() != 1) {
-                wrong(format!("send {} has {} verdicts", send.number, send.verdicts.len()));
+            for send in call.went() {
+                if send.verdicts.len() != 1 {
+                    wrong(format!("send {} has {} verdicts", send.number, send.verdicts.len()));
+                }
+                if let (Some((_, failed)), Some((_, verdict))) = (&send.failed, send.verdicts.first())
+                    && failed.class != *verdict
+                {
+                    wrong(format!("send {} failed with {} and is counted as {verdict}", send.number, failed.class));
+                }
             }
         }
         let Some((_, status, outcome, class, sends)) = call.ended.first() else { continue };
@@ -80,18 +87,15 @@ pub fn counted_once(view: &View) -> Vec<Broken> {
             wrong(format!("counted as {outcome} with the class {class:?}"));
         }
         let finished = call.closed.is_some_and(|(_, broken)| !broken) && call.left.is_none();
-        if !finished {
-            continue;
-        }
-        if outcome == "cancelled" {
+        if finished && outcome == "cancelled" {
             wrong("counted as cancelled, and its client stayed".to_owned());
         }
         // Between processes, what did not reach its endpoint is seen by the gateway alone.
-        let differs = |told: u32| if view.setup.exact { told != went } else { told < went };
+        let differs = |told: u32| if view.setup.exact { told != went } else { finished && told < went };
         if differs(*sends) {
             wrong(format!("counted with {sends} sends, {went} went out"));
         }
-        let Some((_, told_status, told_outcome, told_sends)) = &call.head else { continue };
+        let Some((_, told_status, told_outcome, told_sends)) = call.head.as_ref().filter(|_| finished) else { continue };
         if told_status != status {
             wrong(format!("counted with status {status}, its client has {told_status}"));
         }
