@@ -149,12 +149,17 @@ pub enum Signal {
         /// How long it waited.
         waited: Duration,
     },
-    /// A target had no place for a send.
+    /// A target had no place for a send, or a client key is over a limit.
     Shed {
         /// The route, as numbered in the settings.
         route: usize,
         /// Why, in one word of a closed list.
         reason: &'static str,
+        /// The call's priority.
+        priority: Priority,
+    },
+    /// There was no memory left to hold a call's body; its route is not known yet.
+    NoMemory {
         /// The call's priority.
         priority: Priority,
     },

@@ -9,10 +9,12 @@ pub mod limiter;
 pub mod patience;
 pub mod plan;
 pub mod queue;
+pub mod rate;
 pub mod settings;
 
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
+pub use rate::{Rate, RateLimits};
 pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
