@@ -222,6 +222,11 @@ fn value_of(scalar: &Scalar, ty: Type) -> Result<(), Flaw> {
             Ok(_) => Ok(()),
             Err(error) => Err(quantity(error, ty)),
         },
+        Type::Amount => match units::amount(text) {
+            Ok(0) => flaw(Code::Zero, "must be more than zero".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(quantity(error, ty)),
+        },
         Type::Ratio => units::ratio(text).map(drop).map_err(|error| quantity(error, ty)),
         Type::Count(low, high) => match text.parse::<u32>() {
             Ok(value) if (low..=high).contains(&value) => Ok(()),

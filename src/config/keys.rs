@@ -27,6 +27,8 @@ pub enum Type {
     Clock,
     /// A number of bytes, not zero.
     Size,
+    /// How many of something, not zero.
+    Amount,
     /// A share, `0%` to `100%`.
     Ratio,
     /// A whole number within bounds.
@@ -107,7 +109,9 @@ const fn later(path: &'static str, at: &'static [Place], why: &'static str) -> R
 }
 
 use Place::{Defaults, Endpoint, Route, Top};
-use Type::{Address, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, Size, Switch, Targets, Text, Url};
+use Type::{
+    Address, Amount, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, Size, Switch, Targets, Text, Url,
+};
 
 const TOP: &[Place] = &[Top];
 const DER: &[Place] = &[Defaults, Endpoint, Route];
@@ -121,6 +125,41 @@ pub static ROWS: &[Row] = &[
     key("version", TOP, Count(1, 1), "1", "Version of the file format; the only required line besides an endpoint."),
     key("server.listen", TOP, Address, "127.0.0.1:8700", "Address of the data port, where clients send their calls."),
     key("server.max_body", TOP, Size, "32MiB", "Largest request body; a larger one is refused with 413."),
+    key(
+        "server.max_buffered",
+        TOP,
+        Size,
+        "512MiB",
+        "Memory for all request bodies that are held, together; a call that would pass it is refused with 503.",
+    ),
+    key(
+        "server.max_header_bytes",
+        TOP,
+        Size,
+        "64KiB",
+        "Largest request head; a larger one is refused with 431. At least 8KiB.",
+    ),
+    key(
+        "server.header_timeout",
+        TOP,
+        Clock,
+        "60s",
+        "How long a client may take to send a request head, the pause before it included; then the connection is closed.",
+    ),
+    key(
+        "server.body_timeout",
+        TOP,
+        Clock,
+        "30s",
+        "How long a request body may stand still; then the call is refused with 408.",
+    ),
+    key(
+        "server.write_timeout",
+        TOP,
+        Clock,
+        "30s",
+        "How long a client may take nothing of its answer; then the connection is closed.",
+    ),
     key(
         "server.max_connections",
         TOP,
@@ -150,7 +189,20 @@ pub static ROWS: &[Row] = &[
         "default",
         "Priority of its calls where there is not room for all; `x-outrigger-priority` may lower it.",
     ),
-    later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
+    open(
+        "server.keys[].limits.requests_per_minute",
+        TOP,
+        Amount,
+        "600",
+        "Calls this key may make in a minute; more are refused with 429. Without it there is no limit.",
+    ),
+    open(
+        "server.keys[].limits.tokens_per_minute",
+        TOP,
+        Amount,
+        "1M",
+        "Tokens this key may use in a minute, prompts and answers together. Without it there is no limit.",
+    ),
     key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
     key(
         "drain.delay",
@@ -350,6 +402,7 @@ pub fn wants(ty: Type) -> String {
         Type::Address => "an address: `127.0.0.1:8700`".to_owned(),
         Type::Duration | Type::Clock => "a duration: `250ms`, `30s`, `2m`, `1h`".to_owned(),
         Type::Size => "a size: `64KiB`, `32MiB`, `1GiB`".to_owned(),
+        Type::Amount => "a number: `600`, `500k`, `1M`".to_owned(),
         Type::Ratio => "a percentage: `20%`".to_owned(),
         Type::Count(low, high) if low == high => format!("the number {low}"),
         Type::Count(low, high) => format!("a whole number from {low} to {high}"),

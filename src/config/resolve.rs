@@ -61,7 +61,12 @@ pub fn built_in() -> Settings {
         server: ServerSettings {
             listen: local(DATA_PORT),
             max_body: 32 << 20,
+            max_buffered: 512 << 20,
+            max_header_bytes: 64 << 10,
             max_connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             keys: Vec::new(),
         },
         admin: AdminSettings { listen: local(ADMIN_PORT) },
@@ -83,6 +88,7 @@ pub fn resolve(root: &Node, dir: &Path, overrides: &Overrides, problems: &mut Ve
     settings.server.keys = server::keys(root, auth_none, &mut reading);
     flags(&mut settings, overrides, &mut reading.origins);
     server::doors(root, &settings, auth_none, &mut reading);
+    server::sizes(&settings, &mut reading);
 
     let defaults = match root.get("defaults") {
         Some(node) => Policy::default().under(node, Origin::Defaults),
@@ -134,6 +140,14 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     let server = &mut settings.server;
     server.listen = reading.global(root, "server.listen", server.listen, address);
     server.max_body = reading.global(root, "server.max_body", server.max_body, |text| units::size(text).ok());
+    server.max_buffered =
+        reading.global(root, "server.max_buffered", server.max_buffered, |text| units::size(text).ok());
+    server.max_header_bytes =
+        reading.global(root, "server.max_header_bytes", server.max_header_bytes, |text| units::size(text).ok());
+    let clock = |text: &str| units::duration(text).ok();
+    server.header_timeout = reading.global(root, "server.header_timeout", server.header_timeout, clock);
+    server.body_timeout = reading.global(root, "server.body_timeout", server.body_timeout, clock);
+    server.write_timeout = reading.global(root, "server.write_timeout", server.write_timeout, clock);
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);

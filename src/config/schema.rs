@@ -47,6 +47,10 @@ fn leaf(row: &Row) -> Value {
         Type::Duration => or_variable("[0-9]+(\\.[0-9]+)?(ms|s|m|h)"),
         Type::Clock => or_variable("[0-9]*\\.?[0-9]*[1-9][0-9]*\\.?[0-9]*(ms|s|m|h)"),
         Type::Size => or_variable("[0-9]+(\\.[0-9]+)?([KMG]i?B|B)"),
+        Type::Amount => json!({ "anyOf": [
+            { "type": "integer", "minimum": 1 },
+            { "type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?[kMG]|.*\\$\\{.*)$" },
+        ] }),
         Type::Ratio => or_variable("[0-9]+(\\.[0-9]+)?%"),
         Type::Count(low, high) => json!({ "anyOf": [
             { "type": "integer", "minimum": low, "maximum": high },

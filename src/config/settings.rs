@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::call::Priority;
-use crate::policy::RouteSettings;
+use crate::policy::{RateLimits, RouteSettings};
 use crate::transport::EndpointSettings;
 
 /// Everything the process runs by.
@@ -34,8 +34,18 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Largest request body that is held, in bytes.
     pub max_body: usize,
+    /// Most memory that held request bodies may take together, in bytes.
+    pub max_buffered: usize,
+    /// Largest request head, in bytes.
+    pub max_header_bytes: usize,
     /// Connections served at once; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// How long a client may take to send a request head, the pause between two requests included.
+    pub header_timeout: Duration,
+    /// How long a request body may stand still.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of what is written to it.
+    pub write_timeout: Duration,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
 }
@@ -49,6 +59,8 @@ pub struct ClientKey {
     pub sha256: [u8; 32],
     /// Priority of its calls; a call may ask for less.
     pub priority: Priority,
+    /// What its calls may ask for.
+    pub limits: RateLimits,
 }
 
 /// The admin port.

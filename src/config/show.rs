@@ -8,7 +8,7 @@ use crate::policy::settings::{Concurrency, RetrySettings, Timeouts};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
-use super::units::{show_duration, show_ratio, show_size};
+use super::units::{show_amount, show_duration, show_ratio, show_size};
 
 /// The name of a log format in the config file.
 pub fn log_format(format: LogFormat) -> &'static str {
@@ -25,6 +25,17 @@ pub fn yaml(settings: &Settings) -> String {
     let server = &settings.server;
     let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
     let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    let _ = writeln!(
+        out,
+        "  max_buffered: {}\n  max_header_bytes: {}",
+        show_size(server.max_buffered),
+        show_size(server.max_header_bytes)
+    );
+    for (name, clock) in
+        [("header", server.header_timeout), ("body", server.body_timeout), ("write", server.write_timeout)]
+    {
+        let _ = writeln!(out, "  {name}_timeout: {}", show_duration(clock));
+    }
     if server.keys.is_empty() {
         out.push_str("  keys: []\n");
         if !server.listen.ip().is_loopback() {
@@ -35,6 +46,13 @@ pub fn yaml(settings: &Settings) -> String {
         for key in &server.keys {
             let _ = writeln!(out, "    - name: {}\n      hash_file: \"***\"", text(&key.name));
             let _ = writeln!(out, "      priority: {}", key.priority.as_str());
+            if !key.limits.is_empty() {
+                out.push_str("      limits:\n");
+            }
+            let limits = [("requests", key.limits.requests), ("tokens", key.limits.tokens)];
+            for (name, limit) in limits.into_iter().filter_map(|(name, limit)| Some((name, limit?))) {
+                let _ = writeln!(out, "        {name}_per_minute: {}", show_amount(limit));
+            }
         }
     }
     let _ = writeln!(out, "admin:\n  listen: {}", text(&settings.admin.listen.to_string()));
