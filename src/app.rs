@@ -83,14 +83,14 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
         snapshot::restore(dir, &settings, &stacks);
     }
     let stop = Stop::default();
-    let max_connections = settings.server.max_connections;
+    let bounds = accept::Bounds::of(&settings.server);
     let gateway = Gateway::new(settings, stacks, metrics, sink, stop.clone());
     let (closing, phase) = watch::channel(Phase::Serving);
     let mut tasks = vec![
         tokio::spawn(accept::serve(
             data,
             gateway.data(),
-            max_connections,
+            bounds,
             reached(phase.clone(), Phase::Closing),
             flushed(phase.clone()),
         )),
@@ -98,7 +98,7 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
         tokio::spawn(accept::serve(
             admin,
             gateway.admin(),
-            ADMIN_CONNECTIONS,
+            accept::Bounds { connections: ADMIN_CONNECTIONS, ..bounds },
             reached(phase.clone(), Phase::Ended),
             std::future::ready(()),
         )),

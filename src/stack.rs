@@ -9,10 +9,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{SharedBudget, Slots};
+use crate::layer::state::{Rates, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer,
-    RetryLayer,
+    AdmitLayer, AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
+    ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};
@@ -24,6 +24,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        // A client key over its limits: refused before it costs anything, a place in a queue included.
+        .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
@@ -60,6 +62,7 @@ struct Shared {
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
+    rates: Rates,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -74,6 +77,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// The limits of client keys.
+    pub rates: Rates,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -113,11 +118,13 @@ where
         attempts: Arc::new(attempts.collect()),
         budgets: budgets.collect(),
         slots: slots.clone(),
+        rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, slots: shared.slots, pools: shared.pools }
+    let Shared { attempts, budgets, slots, rates, pools, .. } = shared;
+    Stacks { calls, attempts, budgets, slots, rates, pools }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -1,5 +1,6 @@
 //! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
 
+pub mod admit;
 mod balance;
 mod deadline;
 mod idle;
@@ -14,6 +15,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
+pub use admit::AdmitLayer;
 pub use balance::Balance;
 pub use deadline::DeadlineLayer;
 pub use idle::IdleLayer;

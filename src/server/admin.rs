@@ -42,6 +42,7 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
         let left = budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
         gateway.metrics.budget(number, left);
     }
+    gateway.metrics.load.buffered(gateway.memory.held());
     let slots = &gateway.stacks.slots;
     for endpoint in 0..gateway.settings.endpoints.len() {
         gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));

@@ -65,6 +65,7 @@ impl Sink for Telemetry {
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
+            Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
         }
     }

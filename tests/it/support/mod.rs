@@ -36,6 +36,11 @@ pub fn settings(urls: &[String]) -> Settings {
         server: ServerSettings {
             listen: ANY.parse().unwrap(),
             max_body: 32 << 20,
+            max_buffered: 512 << 20,
+            max_header_bytes: 64 << 10,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             max_connections: 1000,
             keys: Vec::new(),
         },
