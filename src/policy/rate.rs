@@ -223,7 +223,8 @@ impl Rate {
             Cost::Prompt => estimate.prompt,
             Cost::Untold => estimate.total(),
             Cost::Counted { input, output, whole } => {
-                if whole {
+                // What has no answer to speak of says nothing of how long answers are.
+                if whole && estimate.output > 0 {
                     self.usual += NEWEST * ((output / estimate.choices.max(1)) as f64 - self.usual);
                 }
                 input.unwrap_or(estimate.prompt).saturating_add(output)

@@ -122,7 +122,9 @@ fn the_length_of_answers_is_learnt_for_each_choice() {
         rate.settle(&before, cost, start);
     }
     assert_eq!(rate.estimate(&asked(1)), before, "what is not whole teaches nothing");
-    assert_eq!(rate.estimate(&Asked { expected: Expected::Nothing, ..asked(1) }).total(), 0);
+    let embedding = rate.estimate(&Asked { expected: Expected::Nothing, ..asked(1) });
+    rate.settle(&embedding, counted(900, 0), start);
+    assert_eq!((embedding.total(), rate.estimate(&asked(1))), (0, before));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The admin port: metrics for Prometheus, probes for whoever runs us, the state of things as JSON.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -123,7 +124,22 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "uptime_s": now.saturating_duration_since(gateway.started).as_secs(),
         "draining": gateway.stop.is_draining(),
         "calls_in_flight": gateway.live.count(),
+        "buffered_bytes": gateway.memory.held(),
         "routes": routes,
         "endpoints": endpoints,
+        "keys": keys(&gateway, now),
     }))
+}
+
+/// The client keys by name, and where their limits stand.
+fn keys(gateway: &Gateway, now: Instant) -> Vec<Value> {
+    let keys = gateway.settings.server.keys.iter().map(|key| {
+        let mut told = json!({ "name": key.name, "priority": key.priority.as_str() });
+        let rate = gateway.stacks.rates.of(Some(&key.name));
+        for (limit, standing) in rate.into_iter().flat_map(|rate| rate.standing(now)) {
+            told[limit.as_str()] = json!({ "per_minute": standing.limit, "remaining": standing.remaining });
+        }
+        told
+    });
+    keys.collect()
 }

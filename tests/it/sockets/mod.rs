@@ -5,6 +5,7 @@ mod backpressure;
 mod cancel;
 mod clocks;
 mod cut;
+mod door;
 mod drain;
 mod errors;
 mod faults;
