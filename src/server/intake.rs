@@ -22,6 +22,9 @@ const COME_BACK: Duration = Duration::from_secs(1);
 /// A body of unknown length takes memory in steps of this, in bytes.
 const STEP: usize = 64 * 1024;
 
+/// How long the rest of a body is read and thrown away that was refused.
+const SPILLING: Duration = Duration::from_secs(5);
+
 /// What a body may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds<'a> {
@@ -50,7 +53,25 @@ enum Trouble {
 /// # Errors
 /// `bad_request` for a body that is too large, too slow or broken, `queue_full` where there is no memory for it.
 pub async fn whole(mut body: Body, headers: &HeaderMap, bounds: Bounds<'_>) -> Result<Bytes, CallError> {
-    if http_body::Body::is_end_stream(&body) {
+    let read = read(&mut body, headers, bounds).await;
+    if read.as_ref().is_err_and(|error| matches!(error.http_status(), 413 | 503)) {
+        spill(body);
+    }
+    read
+}
+
+/// Many clients read no answer before they have written all of their request; one whose connection is closed meanwhile
+/// sees a broken pipe instead of the refusal.
+fn spill(mut body: Body) {
+    tokio::spawn(async move {
+        let all = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Whoever is not done by then has been told long ago.
+        drop(tokio::time::timeout(SPILLING, all).await);
+    });
+}
+
+async fn read(body: &mut Body, headers: &HeaderMap, bounds: Bounds<'_>) -> Result<Bytes, CallError> {
+    if http_body::Body::is_end_stream(body) {
         return Ok(Bytes::new());
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -61,7 +82,7 @@ pub async fn whole(mut body: Body, headers: &HeaderMap, bounds: Bounds<'_>) -> R
     let mut hold = memory.take(announced.unwrap_or(0), class).ok_or_else(no_memory)?;
     let mut bytes: Vec<u8> = Vec::with_capacity(announced.unwrap_or(0));
     loop {
-        let frame = tokio::time::timeout_at(bounds.by.into(), next(&mut body, bounds.silence)).await;
+        let frame = tokio::time::timeout_at(bounds.by.into(), next(body, bounds.silence)).await;
         let data = match frame {
             Ok(Some(Ok(data))) => data,
             Ok(None) => return Ok(hold.over(bytes)),

@@ -75,6 +75,32 @@ async fn sigterm_lets_a_stream_finish_and_a_second_one_does_not() {
     }
 }
 
+#[tokio::test]
+async fn out_of_files_it_pauses_and_recovers() {
+    let upstream = mock("{}").await;
+    let gateway = Process::start_with_files(48, &["run", "--upstream", &upstream.base_url()]).await;
+    let address = gateway.base.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let mut connections = Vec::new();
+    for _ in 0..64 {
+        connections.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let trouble = "cannot accept a connection";
+    gateway.until_times(trouble, 4).await;
+    let said = gateway.said();
+    // The time of day in seconds, from `{"timestamp":"2026-11-24T00:13:15.675806Z",...`.
+    let second = |line: &str| -> f64 {
+        let at = line.find('T').unwrap() + 1;
+        let parts = line[at..].split(['Z', ':']).take(3).map(|part| part.parse::<f64>().unwrap());
+        parts.fold(0.0, |sum, part| sum * 60.0 + part)
+    };
+    let times: Vec<f64> = said.lines().filter(|line| line.contains(trouble)).map(second).collect();
+    assert!(times.windows(2).all(|two| (two[1] - two[0]).rem_euclid(86_400.0) > 0.09), "it spins: {times:?}");
+    drop(connections);
+    let answer = post(&http(), &format!("{}/chat/completions", gateway.base), chat(false)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(gateway.stop().await.code, Some(0));
+}
+
 #[test]
 fn a_bad_config_is_refused_whole_with_78() {
     let dir = tempfile::tempdir().unwrap();

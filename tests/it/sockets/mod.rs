@@ -4,6 +4,7 @@ mod admin;
 mod backpressure;
 mod cancel;
 mod clocks;
+mod connections;
 mod cut;
 mod door;
 mod drain;
