@@ -244,3 +244,38 @@ fn limits_queues_and_priorities_are_read_where_they_belong() {
     let shown = show::yaml(&settings);
     assert!(shown.contains("priority: critical") && shown.contains("max: 4") && shown.contains("wait: 2s"), "{shown}");
 }
+
+#[test]
+fn limits_of_keys_and_of_the_door_are_read_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hash"), "0a".repeat(32)).unwrap();
+    let source = "version: 1\nserver:\n  max_body: 1MiB\n  max_buffered: 8MiB\n  max_header_bytes: 16KiB\n  header_timeout: 5s\n  body_timeout: 6s\n  write_timeout: 7s\n\
+                  \x20 keys:\n    - { name: a, hash_file: hash, limits: { requests_per_minute: 600, tokens_per_minute: 1.5M } }\n\
+                  \x20   - { name: b, hash_file: hash, limits: { tokens_per_minute: 500k } }\n    - { name: c, hash_file: hash }\n\
+                  endpoints: [{ name: x, url: \"http://127.0.0.1:1\" }]\n";
+    let read = |source: &str| {
+        let loaded = from_text(&folder.path().join("x.yaml"), source, &variables(), &Overrides::default());
+        loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).settings
+    };
+    let server = read(source).server;
+    let limits: Vec<_> = server.keys.iter().map(|key| (key.limits.requests, key.limits.tokens)).collect();
+    assert_eq!(limits, [(Some(600), Some(1_500_000)), (None, Some(500_000)), (None, None)]);
+    assert_eq!((server.max_body, server.max_buffered, server.max_header_bytes), (1 << 20, 8 << 20, 16 << 10));
+    let clocks = [server.header_timeout, server.body_timeout, server.write_timeout];
+    assert_eq!(clocks.map(|clock| clock.as_secs()), [5, 6, 7]);
+    let shown = show::yaml(&read(source));
+    for line in [
+        "max_buffered: 8MiB",
+        "max_header_bytes: 16KiB",
+        "header_timeout: 5s",
+        "body_timeout: 6s",
+        "write_timeout: 7s",
+        "requests_per_minute: 600",
+        "tokens_per_minute: 1500k",
+        "tokens_per_minute: 500k",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let again = show::yaml(&read(&shown.replace("\"***\"", "hash")));
+    assert_eq!(again, shown, "what is shown could be a config");
+}
