@@ -42,8 +42,8 @@ pub struct Bounds<'a> {
 
 /// Why a body did not arrive.
 enum Trouble {
-    /// Nothing of it came for so long.
-    Silent,
+    /// Nothing of it came in time.
+    Late,
     /// It broke off.
     Broken,
 }
@@ -82,23 +82,26 @@ async fn read(body: &mut Body, headers: &HeaderMap, bounds: Bounds<'_>) -> Resul
     let mut hold = memory.take(announced.unwrap_or(0), class).ok_or_else(no_memory)?;
     let mut bytes: Vec<u8> = Vec::with_capacity(announced.unwrap_or(0));
     loop {
-        let frame = tokio::time::timeout_at(bounds.by.into(), next(body, bounds.silence)).await;
-        let data = match frame {
-            Ok(Some(Ok(data))) => data,
-            Ok(None) => return Ok(hold.over(bytes)),
-            Ok(Some(Err(Trouble::Broken))) => {
+        let silent = clock::now() + bounds.silence;
+        let data = match next(body, silent.min(bounds.by)).await {
+            None => return Ok(hold.over(bytes)),
+            Some(Ok(data)) => data,
+            Some(Err(Trouble::Broken)) => {
                 return Err(CallError::local(Class::BadRequest, "the body broke off before its announced end"));
             }
-            Ok(Some(Err(Trouble::Silent))) => {
+            Some(Err(Trouble::Late)) if silent < bounds.by => {
                 return Err(too_slow(format!("the body stopped arriving for {} ms", bounds.silence.as_millis())));
             }
-            Err(_) => return Err(too_slow("the body took longer to arrive than the whole call may".to_owned())),
+            Some(Err(Trouble::Late)) => {
+                return Err(too_slow("the body took longer to arrive than the whole call may".to_owned()));
+            }
         };
         let length = bytes.len() + data.len();
         if length > bounds.most {
             return Err(too_large(bounds.most));
         }
-        if length > hold.bytes() && !hold.grow((length - hold.bytes()).max(STEP), class) {
+        let more = length.saturating_sub(hold.bytes());
+        if more > 0 && !hold.grow(more.max(STEP), class) && !hold.grow(more, class) {
             return Err(no_memory());
         }
         bytes.extend_from_slice(&data);
@@ -109,22 +112,19 @@ async fn read(body: &mut Body, headers: &HeaderMap, bounds: Bounds<'_>) -> Resul
 pub fn passed_on(body: Body, silence: Duration) -> Upload {
     Box::pin(stream::unfold(Some(body), move |body| async move {
         let mut body = body?;
-        match next(&mut body, silence).await? {
+        match next(&mut body, clock::now() + silence).await? {
             Ok(data) => Some((Ok(data), Some(body))),
-            Err(Trouble::Silent) => {
-                Some((Err(Box::<dyn Error + Send + Sync>::from("the body stopped arriving")), None))
-            }
+            Err(Trouble::Late) => Some((Err(Box::<dyn Error + Send + Sync>::from("the body stopped arriving")), None)),
             Err(Trouble::Broken) => Some((Err("the body broke off".into()), None)),
         }
     }))
 }
 
 /// The next bytes, `None` at the end.
-async fn next(body: &mut Body, silence: Duration) -> Option<Result<Bytes, Trouble>> {
-    let until = clock::now() + silence;
+async fn next(body: &mut Body, until: Instant) -> Option<Result<Bytes, Trouble>> {
     loop {
         match tokio::time::timeout_at(until.into(), body.frame()).await {
-            Err(_) => return Some(Err(Trouble::Silent)),
+            Err(_) => return Some(Err(Trouble::Late)),
             Ok(None) => return None,
             Ok(Some(Err(_))) => return Some(Err(Trouble::Broken)),
             Ok(Some(Ok(frame))) => match frame.into_data() {

@@ -75,6 +75,28 @@ async fn sigterm_lets_a_stream_finish_and_a_second_one_does_not() {
     }
 }
 
+#[test]
+fn explain_tells_what_each_key_may_ask_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("outrigger.yaml");
+    std::fs::write(dir.path().join("hash"), "0a".repeat(32)).unwrap();
+    let keys = "{ name: search, hash_file: hash, priority: critical, limits: { requests_per_minute: 600, tokens_per_minute: 1M } }, \
+                { name: all, hash_file: hash }";
+    let config =
+        format!("version: 1\nserver: {{ keys: [{keys}] }}\nendpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}]\n");
+    std::fs::write(&file, config).unwrap();
+    for extra in [&[][..], &["-m", "any"]] {
+        let (code, stdout, _) = output(&[&["explain", "-c", file.to_str().unwrap()], extra].concat());
+        assert_eq!(code, 0);
+        let told = stdout.split("client keys\n").nth(1).unwrap();
+        let lines: Vec<String> =
+            told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let search = "search priority critical 600 requests a minute 1M tokens a minute";
+        assert_eq!(lines, [search, "all priority default any number of requests any number of tokens"], "{stdout}");
+        assert!(!stdout.contains("0a0a"), "a hash is shown");
+    }
+}
+
 #[tokio::test]
 async fn out_of_files_it_pauses_and_recovers() {
     let upstream = mock("{}").await;

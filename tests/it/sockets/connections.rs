@@ -312,6 +312,25 @@ async fn a_body_in_chunks_meets_the_ceiling_on_its_way() {
     drop(held);
 }
 
+/// A body without end is cut at the limit, and fills no memory until then.
+#[tokio::test]
+async fn a_body_without_end_is_cut_at_the_limit() {
+    let (upstream, gateway) = with("{}", |server| server.max_body = 100_000).await;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut raw = Raw::send(gateway.data(), head).await;
+    let chunk = format!("{:x}\r\n{}\r\n", 50_000, "x".repeat(50_000));
+    raw.write(&chunk).await;
+    raw.write(&chunk).await;
+    eventually("what came is held", || async { buffered(&gateway).await >= 100_000 }).await;
+    // Refused while it still comes, and what comes is thrown away.
+    for _ in 0..20 {
+        raw.write(&chunk).await;
+    }
+    assert!(raw.until("\r\n\r\n{").await.starts_with("HTTP/1.1 413"));
+    eventually("and given back", || async { buffered(&gateway).await == 0 }).await;
+    assert_eq!(upstream.stats().calls, 0);
+}
+
 /// A client that writes all of its body before it reads gets to read why it was refused.
 #[tokio::test]
 async fn a_refusal_before_the_body_is_read_reaches_its_client() {
