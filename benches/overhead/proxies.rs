@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto;
 use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
-use outrigger::policy::{MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{BreakerSettings, MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use tokio::net::TcpListener;
 
@@ -52,7 +52,7 @@ pub async fn outrigger(upstream: SocketAddr) -> (SocketAddr, Running) {
 fn settings(upstream: SocketAddr) -> Settings {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     Settings {
-        server: ServerSettings { listen: any_port, max_body: 32 << 20, max_connections: 4096, keys: Vec::new() },
+        server: ServerSettings { listen: any_port, ..ServerSettings::default() },
         admin: AdminSettings { listen: any_port },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
         log: LogSettings { format: LogFormat::Json, level: "info".into() },
@@ -66,11 +66,12 @@ fn settings(upstream: SocketAddr) -> Settings {
             model: None,
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
+            breaker: BreakerSettings::default(),
         }],
         routes: vec![RouteSettings {
             name: "all".into(),
             model: "*".into(),
-            targets: vec![Target { endpoints: vec![0] }],
+            targets: vec![Target::of(vec![0])],
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,

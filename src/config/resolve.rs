@@ -58,17 +58,7 @@ impl Reading<'_> {
 pub fn built_in() -> Settings {
     let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     Settings {
-        server: ServerSettings {
-            listen: local(DATA_PORT),
-            max_body: 32 << 20,
-            max_buffered: 512 << 20,
-            max_header_bytes: 64 << 10,
-            max_connections: 10_000,
-            header_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            keys: Vec::new(),
-        },
+        server: ServerSettings::default(),
         admin: AdminSettings { listen: local(ADMIN_PORT) },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(120) },
         log: LogSettings { format: LogFormat::Auto, level: "info".to_owned() },

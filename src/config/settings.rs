@@ -1,9 +1,10 @@
 //! The whole configuration, resolved: plain values, every reference checked, every default filled in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::resolve::DATA_PORT;
 use crate::call::Priority;
 use crate::policy::{RateLimits, RouteSettings};
 use crate::transport::EndpointSettings;
@@ -48,6 +49,22 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DATA_PORT),
+            max_body: 32 << 20,
+            max_buffered: 512 << 20,
+            max_header_bytes: 64 << 10,
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            keys: Vec::new(),
+        }
+    }
 }
 
 /// One client key, known only by its hash.

@@ -2,6 +2,7 @@
 
 pub mod admit;
 mod balance;
+mod breaker;
 mod deadline;
 mod idle;
 mod limit;
@@ -16,7 +17,8 @@ use tower::util::BoxCloneSyncService;
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
 pub use admit::AdmitLayer;
-pub use balance::Balance;
+pub use balance::{Balance, Endpoints};
+pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use idle::IdleLayer;
 pub use limit::LimitLayer;

@@ -3,8 +3,10 @@
 pub mod admission;
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod glob;
+pub mod latency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -17,4 +19,7 @@ pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use rate::{Rate, RateLimits};
-pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread, Target,
+    Timeouts,
+};

@@ -119,6 +119,7 @@ pub async fn read(
         headers,
         max_tokens: envelope.max_tokens,
         prompt_bytes: body.held(),
+        prefix: None,
         body,
         model: envelope.model,
         model_span: envelope.model_span,

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use outrigger::app::Running;
+use outrigger::clock;
 use outrigger::config::{ServerSettings, Settings};
 use outrigger::mock;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -121,7 +122,7 @@ async fn whoever_is_slow_with_a_head_is_given_up() {
     .await;
     let whole = String::from_utf8(request("GET", "/healthz", &[], b"")).unwrap();
     for said in ["", "G", "GET /v1/models HTTP/1.1\r\nhost:", "PRI * HT", &whole] {
-        let since = Instant::now();
+        let since = clock::now();
         let mut slow = Vec::new();
         for _ in 0..8 {
             slow.push(Raw::send(gateway.data(), said).await);
@@ -153,7 +154,7 @@ async fn a_long_wait_for_an_answer_is_no_slow_head() {
 async fn a_body_that_stands_still_is_refused() {
     let (upstream, gateway) = with("{}", |server| server.body_timeout = ms(300)).await;
     for length in ["content-length: 1000", "transfer-encoding: chunked"] {
-        let since = Instant::now();
+        let since = clock::now();
         let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\n{length}\r\n\r\n2\r\n{{\"\r\n");
         let mut raw = Raw::send(gateway.data(), head).await;
         let answer = raw.until("\r\n\r\n{").await;
@@ -171,7 +172,7 @@ async fn a_body_that_trickles_is_refused_when_the_call_would_be_over() {
     settings.server.body_timeout = ms(500);
     settings.routes[0].timeouts.total = ms(1000);
     let gateway = gateway(settings).await;
-    let since = Instant::now();
+    let since = clock::now();
     let head = format!("POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n");
     let mut raw = Raw::send(gateway.data(), head).await;
     let mut buffer = [0; 4096];

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use outrigger::app::Running;
 use outrigger::call::Priority;
+use outrigger::clock;
 use outrigger::config::{ClientKey, Settings};
 use outrigger::mock;
 use outrigger::policy::RateLimits;
@@ -133,7 +134,7 @@ async fn tokens_are_settled_by_what_the_endpoint_reports() {
     ] {
         let (_upstream, gateway) =
             with_tokens("answer: { tokens: 30, per_token: 0ms }\nrules: [{ do: { prompt_tokens: 3000 } }]").await;
-        let since = Instant::now();
+        let since = clock::now();
         let answer = ask(&gateway, "k", path, body).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert_eq!(answer.header("x-ratelimit-limit-tokens"), Some("6000"));
@@ -148,7 +149,7 @@ async fn tokens_are_settled_by_what_the_endpoint_reports() {
 #[tokio::test]
 async fn an_embedding_costs_its_input() {
     let (_upstream, gateway) = with_tokens("{}").await;
-    let since = Instant::now();
+    let since = clock::now();
     let input = format!(r#"{{"model":"m","input":"{}"}}"#, "word ".repeat(3000));
     let answer = ask(&gateway, "k", "/embeddings", input).await;
     let used = answer.json()["usage"]["prompt_tokens"].as_u64().unwrap();
@@ -160,7 +161,7 @@ async fn an_embedding_costs_its_input() {
 async fn a_whole_answer_that_reports_nothing_keeps_its_estimate() {
     for usage in ["missing", "zero"] {
         let (_upstream, gateway) = with_tokens(&format!("answer: {{ usage: {usage} }}")).await;
-        let since = Instant::now();
+        let since = clock::now();
         assert_eq!(ask(&gateway, "k", "/chat/completions", capped(false, 4000)).await.status, 200);
         gone(&gateway, since, 4000 + (capped(false, 4000).len() as u64).div_ceil(4), usage).await;
     }
@@ -169,7 +170,7 @@ async fn a_whole_answer_that_reports_nothing_keeps_its_estimate() {
 #[tokio::test]
 async fn what_fails_upstream_costs_no_tokens_and_a_big_ask_is_refused_by_its_size() {
     let (upstream, gateway) = with_tokens("rules: [{ times: 2, do: { error: server_error } }]").await;
-    let since = Instant::now();
+    let since = clock::now();
     let failed = ask(&gateway, "k", "/chat/completions", capped(false, 5000)).await;
     assert_eq!((failed.status, upstream.stats().calls), (502, 2), "the same failure twice");
     assert_eq!(left(&gateway, "k").await, A_MINUTE);
@@ -193,7 +194,7 @@ async fn whoever_leaves_pays_for_what_came_of_it() {
         ("rules: [{ do: { hang: mid } }]", Some("data:")),
     ] {
         let (upstream, gateway) = with_tokens(scenario).await;
-        let since = Instant::now();
+        let since = clock::now();
         let headers = [("authorization", "Bearer k")];
         let bytes = request("POST", "/v1/chat/completions", &headers, long.as_bytes());
         let mut client = Raw::send(gateway.data(), bytes).await;

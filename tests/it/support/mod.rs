@@ -8,7 +8,7 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -31,19 +31,10 @@ pub fn settings(urls: &[String]) -> Settings {
         model: None,
         timeouts: Timeouts::default(),
         concurrency: Concurrency::default(),
+        breaker: BreakerSettings::default(),
     };
     Settings {
-        server: ServerSettings {
-            listen: ANY.parse().unwrap(),
-            max_body: 32 << 20,
-            max_buffered: 512 << 20,
-            max_header_bytes: 64 << 10,
-            header_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-            max_connections: 1000,
-            keys: Vec::new(),
-        },
+        server: ServerSettings { listen: ANY.parse().unwrap(), ..ServerSettings::default() },
         admin: AdminSettings { listen: ANY.parse().unwrap() },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
@@ -52,13 +43,18 @@ pub fn settings(urls: &[String]) -> Settings {
         routes: vec![RouteSettings {
             name: "default".into(),
             model: "*".into(),
-            targets: (0..urls.len()).map(|number| Target { endpoints: vec![number] }).collect(),
+            targets: (0..urls.len()).map(|number| Target::of(vec![number])).collect(),
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: 4,
             queue_wait: QUEUE_WAIT,
         }],
     }
+}
+
+/// No breaker acts: for tests in which an endpoint fails again and again on purpose.
+pub fn no_breakers(settings: &mut Settings) {
+    settings.endpoints.iter_mut().for_each(|endpoint| endpoint.breaker.on = false);
 }
 
 /// A gateway in this process, over real sockets.
