@@ -224,3 +224,42 @@ fn put_trail(headers: &mut HeaderMap, trail: &[TrailEntry]) {
         trail.iter().map(|entry| format!("{};class={};ms={}", entry.endpoint, entry.class, entry.ms)).collect();
     put(headers, TRAIL, &entries.join(", "));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_the_api_does() {
+        for (nanos, text) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (120_000_000, "120ms"),
+            (999_999_999, "1s"),
+            (7_660_000_000, "7.66s"),
+            (59_999_000_001, "1m0s"),
+            (360_000_000_000, "6m0s"),
+            (3_661_000_000_000, "61m1s"),
+        ] {
+            assert_eq!(span(Duration::from_nanos(nanos)), text, "{nanos}");
+        }
+    }
+
+    #[test]
+    fn a_key_s_limits_take_the_place_of_the_endpoint_s() {
+        let mut headers = HeaderMap::new();
+        for name in
+            ["x-ratelimit-limit-tokens", "x-ratelimit-other", "anthropic-ratelimit-tokens-reset", "openai-version"]
+        {
+            headers.insert(name, HeaderValue::from_static("theirs"));
+        }
+        let standing = Standing { limit: 10, remaining: 4, reset: Duration::from_secs(36) };
+        limits(&mut headers, [(Limit::Requests, standing)].into_iter());
+        let mut told: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        told.sort();
+        let ours = ["limit-requests: 10", "remaining-requests: 4", "reset-requests: 36s"]
+            .map(|it| format!("x-ratelimit-{it}"));
+        assert_eq!(told, [&["openai-version: theirs".to_owned()], &ours[..]].concat());
+    }
+}

@@ -94,6 +94,9 @@ async fn a_head_just_over_the_limit_is_told_so() {
     let head = format!("GET /v1/models HTTP/1.1\r\nhost: x\r\nx-bomb: {}", "x".repeat(8 << 10));
     let mut raw = Raw::send(gateway.data(), &head[..8 << 10]).await;
     raw.until("HTTP/1.1 431").await;
+    let fields: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let mut raw = Raw::send(gateway.data(), format!("GET /v1/models HTTP/1.1\r\n{fields}\r\n")).await;
+    raw.until("HTTP/1.1 431").await;
 }
 
 #[tokio::test]
