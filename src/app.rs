@@ -23,6 +23,7 @@ use crate::server::stop::Stop;
 use crate::server::{Gateway, accept};
 use crate::telemetry::log::{self, Look};
 use crate::telemetry::{Metrics, Telemetry};
+use crate::transport::Dialler;
 use crate::{clock, stack};
 
 /// How long connections may take to close once their calls were cut.
@@ -67,8 +68,16 @@ pub fn start_logging(settings: &LogSettings) {
 ///
 /// # Errors
 /// A port cannot be bound, or an endpoint's credential cannot be sent.
-pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
+pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     install_tls();
+    start_with(settings, Dialler::system()).await
+}
+
+/// As [`start`], with what endpoints are dialled with: tests bring a resolver of their own.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Result<Running> {
     let data = bind(settings.server.listen, "server.listen").await?;
     let admin = bind(settings.admin.listen, "admin.listen").await?;
     settings.server.listen = data.local_addr()?;
@@ -77,8 +86,8 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
     let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
     let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
-    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes));
-    let stacks = stack::build(&settings, &sink)?;
+    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
+    let stacks = stack::build(&settings, &dialler, &sink)?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, &stacks);
     }
@@ -103,7 +112,7 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
             std::future::ready(()),
         )),
     ];
-    for asker in slots::askers(&gateway) {
+    for asker in slots::askers(&gateway, &dialler) {
         let ended = reached(phase.clone(), Phase::Ended);
         tasks.push(tokio::spawn(async move {
             tokio::select! {

@@ -15,7 +15,7 @@ use crate::layer::{
     RetryLayer,
 };
 use crate::policy::RouteSettings;
-use crate::transport::{EndpointSettings, Leaf};
+use crate::transport::{Dialler, EndpointSettings, Leaf};
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -82,9 +82,11 @@ pub struct Stacks {
 ///
 /// # Errors
 /// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let tls = crate::transport::tls_config();
-    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
+pub fn build(settings: &Settings, dialler: &Dialler, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
+    let leaf = |(number, endpoint): (usize, &EndpointSettings)| {
+        Leaf::new(endpoint.clone(), dialler, Some((Arc::clone(sink), number)))
+    };
+    let leaves = settings.endpoints.iter().enumerate().map(leaf);
     Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
 }
 

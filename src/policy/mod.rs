@@ -1,5 +1,6 @@
 //! Decisions, pure: time and randomness are arguments, nothing here waits, locks or speaks to a network.
 
+pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub mod balance;
@@ -11,6 +12,7 @@ pub mod plan;
 pub mod queue;
 pub mod settings;
 
+pub use addresses::Addresses;
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use limiter::{Limiter, Sample};

@@ -9,12 +9,13 @@ use crate::call::{CallEnd, Class, Outcome, Signal, Sink};
 pub struct Telemetry {
     metrics: Arc<Metrics>,
     routes: Vec<String>,
+    endpoints: Vec<String>,
 }
 
 impl Telemetry {
-    /// Counts into `metrics`; `routes` are the names for log lines.
-    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>) -> Self {
-        Self { metrics, routes }
+    /// Counts into `metrics`; `routes` and `endpoints` are the names for log lines.
+    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>, endpoints: Vec<String>) -> Self {
+        Self { metrics, routes, endpoints }
     }
 
     fn log(&self, end: &CallEnd) {

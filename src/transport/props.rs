@@ -3,18 +3,17 @@
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty};
-use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::client::HttpClient;
+use super::connect::Dialler;
 use super::settings::{Credential, EndpointSettings};
 use super::whole;
 
@@ -35,7 +34,7 @@ struct Told {
 
 impl Props {
     /// `None` where the URL leads to no such path.
-    pub fn new(settings: &EndpointSettings, tls: Arc<ClientConfig>) -> Option<Self> {
+    pub fn new(settings: &EndpointSettings, dialler: &Dialler) -> Option<Self> {
         let base = settings.url.strip_suffix("/v1").unwrap_or(&settings.url);
         let bearer = match &settings.credential {
             Credential::None => None,
@@ -45,7 +44,7 @@ impl Props {
                 Some(value)
             }
         };
-        let client = HttpClient::new(tls, base.starts_with("https:"), settings.timeouts.connect);
+        let client = HttpClient::new(dialler, settings, None);
         Some(Self { client, uri: format!("{base}/props").parse().ok()?, bearer })
     }
 

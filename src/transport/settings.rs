@@ -1,6 +1,7 @@
 //! What an endpoint is: an address, a credential, a dialect, its own clocks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -43,4 +44,21 @@ pub struct EndpointSettings {
     pub timeouts: Timeouts,
     /// Sends in flight there.
     pub concurrency: Concurrency,
+    /// Connections there.
+    pub connections: Connections,
+}
+
+/// How long connections and the addresses of names are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// An older connection takes no further send; zero lets it grow as old as it likes.
+    pub max_age: Duration,
+    /// An older answer of the resolver is asked for again.
+    pub dns_refresh: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(300), dns_refresh: Duration::from_secs(30) }
+    }
 }
