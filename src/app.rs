@@ -3,6 +3,7 @@
 //! A shutdown has three steps: the readiness probe says no while calls are still accepted (`drain.delay`), nothing new
 //! is accepted while calls finish (`drain.timeout`), then what is left ends with an error its client can see.
 
+mod probes;
 mod signals;
 mod slots;
 mod snapshot;
@@ -86,7 +87,9 @@ pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Res
     let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
     let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
-    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
+    let probed = settings.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.probe.is_some());
+    probed.for_each(|(number, _)| metrics.health.probed(number));
+    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes));
     let stacks = stack::build(&settings, &dialler, &sink)?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, &stacks);
@@ -113,13 +116,10 @@ pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Res
         )),
     ];
     for asker in slots::askers(&gateway, &dialler) {
-        let ended = reached(phase.clone(), Phase::Ended);
-        tasks.push(tokio::spawn(async move {
-            tokio::select! {
-                () = asker => {}
-                () = ended => {}
-            }
-        }));
+        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
+    }
+    for asker in probes::askers(&gateway, &dialler) {
+        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
     }
     if gateway.settings().state_dir.is_some() {
         tasks.push(tokio::spawn(keep_snapshots(Arc::clone(&gateway), phase)));
@@ -201,6 +201,13 @@ pub async fn serve(settings: Settings, started: impl FnOnce(&Settings)) -> anyho
 
 async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at} (`{key}`)"))
+}
+
+async fn until(asker: impl Future<Output = ()>, ended: impl Future<Output = ()>) {
+    tokio::select! {
+        () = asker => {}
+        () = ended => {}
+    }
 }
 
 async fn reached(mut phase: watch::Receiver<Phase>, at_least: Phase) {

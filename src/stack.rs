@@ -11,8 +11,8 @@ use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::state::{SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer,
-    RetryLayer,
+    AttemptService, Balance, CallService, DeadlineLayer, Health, IdleLayer, LimitLayer, ObserveAttemptLayer,
+    ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{Dialler, EndpointSettings, Leaf};
@@ -27,11 +27,11 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
+        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.health.clone()))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
         // asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), Arc::clone(&shared.sink))))
+            shared.slots.clone(), shared.health.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
@@ -60,6 +60,7 @@ struct Shared {
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
+    health: Health,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -74,6 +75,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// What the endpoints' probes say.
+    pub health: Health,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -115,11 +118,13 @@ where
         attempts: Arc::new(attempts.collect()),
         budgets: budgets.collect(),
         slots: slots.clone(),
+        health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, slots: shared.slots, pools: shared.pools }
+    let Shared { attempts, budgets, slots, health, pools, .. } = shared;
+    Stacks { calls, attempts, budgets, slots, health, pools }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -66,6 +66,8 @@ fn settings(upstream: SocketAddr) -> Settings {
             model: None,
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
+            connections: Default::default(),
+            probe: None,
         }],
         routes: vec![RouteSettings {
             name: "all".into(),

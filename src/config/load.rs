@@ -126,6 +126,8 @@ pub fn from_upstream(address: &str, overrides: &Overrides) -> Result<Loaded, Rep
         model: None,
         timeouts: policy.timeouts,
         concurrency: policy.concurrency,
+        connections: policy.connections,
+        probe: None,
     });
     endpoints::forward_client_keys(&mut settings);
     let mut route = catch_all(policy);

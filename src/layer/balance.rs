@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tower::{Service, ServiceExt};
 
 use super::state::{Entry, Line, Permit, Slots, Turn};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Milestone, Priority, Signal, Sink};
 use crate::clock;
 use crate::policy::balance::fresh;
@@ -25,6 +25,7 @@ pub struct Balance {
     pools: Arc<Vec<usize>>,
     endpoints: Arc<Vec<AttemptService>>,
     slots: Slots,
+    health: Health,
     sink: Arc<dyn Sink>,
 }
 
@@ -36,9 +37,10 @@ impl Balance {
         pools: Vec<usize>,
         endpoints: Arc<Vec<AttemptService>>,
         slots: Slots,
+        health: Health,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { route, number, pools: Arc::new(pools), endpoints, slots, sink }
+        Self { route, number, pools: Arc::new(pools), endpoints, slots, health, sink }
     }
 
     /// What an attempt asks for at its target.
@@ -52,7 +54,7 @@ impl Balance {
             again: call.client_retry || matches!(attempt.kind, AttemptKind::Retry | AttemptKind::Hedge),
             key: call.key_name.clone().unwrap_or_default(),
             prompt_bytes: call.prompt_bytes,
-            endpoints: fresh(endpoints, &attempt.used),
+            endpoints: fresh(endpoints, &attempt.used, |endpoint| self.health.is_up(endpoint)),
             deadline: call.deadline,
             // A twin that has to wait comes too late to help, and makes what it wants to help worse.
             wait: if attempt.kind == AttemptKind::Hedge { Duration::ZERO } else { self.route.queue_wait },

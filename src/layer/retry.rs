@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
 use super::state::SharedBudget;
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
     Reply, Surface, TrailEntry, Upload, Verdict,
@@ -27,12 +27,18 @@ pub struct RetryLayer {
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    health: Health,
 }
 
 impl RetryLayer {
     /// `names` are the endpoints' as numbered in the settings; `budgets` one per target of the route.
-    pub fn new(route: Arc<RouteSettings>, names: Arc<Vec<String>>, budgets: Arc<Vec<SharedBudget>>) -> Self {
-        Self { route, names, budgets }
+    pub fn new(
+        route: Arc<RouteSettings>,
+        names: Arc<Vec<String>>,
+        budgets: Arc<Vec<SharedBudget>>,
+        health: Health,
+    ) -> Self {
+        Self { route, names, budgets, health }
     }
 }
 
@@ -49,6 +55,7 @@ where
             route: Arc::clone(&self.route),
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
+            health: self.health.clone(),
         }
     }
 }
@@ -60,6 +67,7 @@ pub struct Retry {
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    health: Health,
 }
 
 impl Service<CallRequest> for Retry {
@@ -122,7 +130,7 @@ impl Retry {
             retry: &self,
             call: Arc::new(call),
             upload,
-            plan: Plan::new(&self.route, terms),
+            plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),

@@ -4,10 +4,13 @@
 //! every caller to the same momentarily idle endpoint. An endpoint that this call has asked already comes last: a
 //! repeat elsewhere is worth more than a repeat.
 
-/// Those of `endpoints` that are not in `used`; all of them when none is left.
-pub fn fresh(endpoints: &[usize], used: &[usize]) -> Vec<usize> {
-    let fresh: Vec<usize> = endpoints.iter().copied().filter(|endpoint| !used.contains(endpoint)).collect();
-    if fresh.is_empty() { endpoints.to_vec() } else { fresh }
+/// Those of `endpoints` that are up and not in `used`; those that are up when none of them is left; where none is up,
+/// as if all were. What a probe says is a hint, and nobody is refused because of it.
+pub fn fresh(endpoints: &[usize], used: &[usize], is_up: impl Fn(usize) -> bool) -> Vec<usize> {
+    let up: Vec<usize> = endpoints.iter().copied().filter(|endpoint| is_up(*endpoint)).collect();
+    let from = if up.is_empty() { endpoints.to_vec() } else { up };
+    let fresh: Vec<usize> = from.iter().copied().filter(|endpoint| !used.contains(endpoint)).collect();
+    if fresh.is_empty() { from } else { fresh }
 }
 
 /// Chooses one of `from` (never empty) by power of two choices on `load`. Both samples are uniform in `0..1`.
@@ -27,9 +30,18 @@ mod tests {
 
     #[test]
     fn a_used_endpoint_comes_last() {
-        assert_eq!(fresh(&[3, 4], &[3]), [4]);
-        assert_eq!(fresh(&[3], &[3]), [3]);
+        let up = |_| true;
+        assert_eq!(fresh(&[3, 4], &[3], up), [4]);
+        assert_eq!(fresh(&[3], &[3], up), [3]);
         assert_eq!(pick(&[3], |_| 0, (0.9, 0.9)), 3);
+    }
+
+    #[test]
+    fn who_is_down_is_passed_over_while_another_can_be_asked() {
+        assert_eq!(fresh(&[1, 2, 3], &[], |endpoint| endpoint != 2), [1, 3]);
+        assert_eq!(fresh(&[1, 2], &[1], |endpoint| endpoint != 2), [1]);
+        assert_eq!(fresh(&[1, 2], &[1], |_| false), [2], "where all are down it says nothing");
+        assert_eq!(fresh(&[1], &[], |_| false), [1]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod glob;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
+pub mod probe;
 pub mod queue;
 pub mod settings;
 
@@ -17,4 +18,5 @@ pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
+pub use probe::ProbeSettings;
 pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};

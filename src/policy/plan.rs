@@ -14,6 +14,8 @@
 //! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
 //! 5. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
+//! 6. An endpoint whose probes fail is no other endpoint of its pool, and a target that has no other is passed over for
+//!    a later one. It is asked when nobody else can be: a probe is a hint.
 
 use std::time::{Duration, Instant};
 
@@ -119,6 +121,8 @@ pub struct Plan<'a> {
     transparent_used: bool,
     /// A failure forbade every further send.
     forbidden: bool,
+    /// Endpoints whose probes fail.
+    down: Vec<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -134,7 +138,14 @@ impl<'a> Plan<'a> {
             next: None,
             transparent_used: false,
             forbidden: false,
+            down: Vec::new(),
         }
+    }
+
+    /// Endpoints in `down` are asked when nobody else can be.
+    #[must_use]
+    pub fn passing_over(self, down: Vec<usize>) -> Self {
+        Self { down, ..self }
     }
 
     /// The next step. `pay(target)` asks that target's budget for one repeat and is called only for a send that is
@@ -144,7 +155,10 @@ impl<'a> Plan<'a> {
             return Step::Stop;
         }
         if self.sent.is_empty() {
-            return self.start(0, AttemptKind::First);
+            return match self.is_down(0).then(|| self.next_target(0)).flatten() {
+                Some(target) if !self.is_down(target) => self.start(target, AttemptKind::Fallback),
+                _ => self.start(0, AttemptKind::First),
+            };
         }
         if let Some(next) = self.next {
             if next.at > now {
@@ -404,14 +418,24 @@ impl<'a> Plan<'a> {
 
     fn unused_in(&self, target: usize) -> bool {
         let used = self.used();
-        self.route.targets[target].endpoints.iter().any(|endpoint| !used.contains(endpoint))
+        let down: &[usize] = if self.is_down(target) { &[] } else { &self.down };
+        let endpoints = &self.route.targets[target].endpoints;
+        endpoints.iter().any(|endpoint| !used.contains(endpoint) && !down.contains(endpoint))
+    }
+
+    /// Whether the probes of all its endpoints fail.
+    fn is_down(&self, target: usize) -> bool {
+        !self.down.is_empty() && self.route.targets[target].endpoints.iter().all(|at| self.down.contains(at))
     }
 
     fn next_target(&self, target: usize) -> Option<usize> {
         if self.terms.options.no_fallback {
             return None;
         }
-        (target + 1..self.spent.len()).find(|next| self.spent[*next].sends == 0 && !self.spent[*next].closed)
+        let is_open = |next: &usize| *next != target && self.spent[*next].sends == 0 && !self.spent[*next].closed;
+        // Those that are down come last, and those that were passed over because of it are not forgotten.
+        let mut up = (target + 1..self.spent.len()).filter(|next| is_open(next) && !self.is_down(*next));
+        up.next().or_else(|| (0..self.spent.len()).find(|next| is_open(next) && self.is_down(*next)))
     }
 
     /// A repeat with less time than this left could not be answered.

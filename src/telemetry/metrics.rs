@@ -7,7 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::LoadMetrics;
+use super::{HealthMetrics, LoadMetrics};
 use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -33,6 +33,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// What is learnt of the endpoints beside the calls.
+    pub health: HealthMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -91,6 +93,7 @@ impl Metrics {
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let health = HealthMetrics::new(&add, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -138,7 +141,7 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load, health })
     }
 
     /// A call was accepted.

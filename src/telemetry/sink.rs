@@ -9,13 +9,12 @@ use crate::call::{CallEnd, Class, Outcome, Signal, Sink};
 pub struct Telemetry {
     metrics: Arc<Metrics>,
     routes: Vec<String>,
-    endpoints: Vec<String>,
 }
 
 impl Telemetry {
-    /// Counts into `metrics`; `routes` and `endpoints` are the names for log lines.
-    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>, endpoints: Vec<String>) -> Self {
-        Self { metrics, routes, endpoints }
+    /// Counts into `metrics`; `routes` are the names for log lines.
+    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>) -> Self {
+        Self { metrics, routes }
     }
 
     fn log(&self, end: &CallEnd) {
@@ -67,6 +66,12 @@ impl Sink for Telemetry {
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
+            Signal::Lookup { endpoint, trouble, turned, known } => {
+                self.metrics.health.lookup(endpoint, trouble.as_deref(), turned, known);
+            }
+            Signal::Probed { endpoint, trouble, up, turned } => {
+                self.metrics.health.probe(endpoint, trouble.as_deref(), up, turned);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::{Concurrency, Timeouts};
+use crate::policy::{Concurrency, ProbeSettings, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct EndpointSettings {
     pub concurrency: Concurrency,
     /// Connections there.
     pub connections: Connections,
+    /// How its health is asked for; `None` asks nothing.
+    pub probe: Option<ProbeSettings>,
 }
 
 /// How long connections and the addresses of names are good for.

@@ -80,6 +80,8 @@ fn settings(scenario: &Scenario) -> Settings {
         model: None,
         timeouts,
         concurrency: scenario.concurrency(),
+        connections: Default::default(),
+        probe: None,
     };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
     Settings {
