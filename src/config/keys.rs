@@ -202,7 +202,7 @@ pub static ROWS: &[Row] = &[
         "Asks this path of the server in the background; an endpoint that gives no 2xx is passed over while another can be asked.",
     ),
     key("endpoints[].probe.every", TOP, Between(1, 3600), "5s", "Time between two probes, give or take a tenth."),
-    key("endpoints[].probe.timeout", TOP, Between(1, 60), "2s", "A probe that takes longer has failed."),
+    key("endpoints[].probe.timeout", TOP, Clock, "2s", "A probe that takes longer has failed."),
     key(
         "endpoints[].probe.fail_after",
         TOP,

@@ -41,6 +41,7 @@ impl HealthMetrics {
         let Some(endpoint) = self.endpoints.get(endpoint) else { return };
         self.lookups.with_label_values(&[endpoint.as_str(), result(trouble)]).inc();
         match trouble {
+            Some(trouble) if turned && known == 0 => tracing::warn!(endpoint, trouble, "name lookup fails"),
             Some(trouble) if turned => {
                 tracing::warn!(endpoint, trouble, kept = known, "name lookup fails; the last addresses are kept");
             }

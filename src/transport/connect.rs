@@ -101,8 +101,8 @@ impl Service<Uri> for Tcp {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (place, until) = (self.place.clone(), clock::now() + self.clock);
-        Box::pin(async move { race(place.addresses().await?, &uri, until).await })
+        let (place, clock, until) = (self.place.clone(), self.clock, clock::now() + self.clock);
+        Box::pin(async move { race(place.addresses(clock).await?, &uri, until).await })
     }
 }
 

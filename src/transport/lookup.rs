@@ -19,7 +19,7 @@ use crate::policy::addresses::Change;
 
 /// A lookup that takes longer has failed.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How long a dial waits for a new answer while there is an old one.
+/// How long a dial waits for a new answer while there is an old one, and not more than a quarter of its clock.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Whoever knows the addresses of names.
@@ -77,14 +77,14 @@ impl Place {
         }
     }
 
-    /// The addresses that a new connection tries, in this order; never none.
+    /// The addresses that a new connection tries, in this order; never none. `clock` is what the whole dial may take.
     ///
     /// # Errors
     /// There never was one.
-    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, LookupFailed> {
+    pub async fn addresses(&self, clock: Duration) -> Result<Vec<SocketAddr>, LookupFailed> {
         match self {
             Place::Address(address) => Ok(vec![*address]),
-            Place::Name(name) => name.addresses().await,
+            Place::Name(name) => name.addresses(clock).await,
         }
     }
 
@@ -161,17 +161,17 @@ impl Name {
         }
     }
 
-    async fn addresses(self: &Arc<Self>) -> Result<Vec<SocketAddr>, LookupFailed> {
+    async fn addresses(self: &Arc<Self>, clock: Duration) -> Result<Vec<SocketAddr>, LookupFailed> {
         self.touch();
         let mut book = self.book.subscribe();
-        let known = book.borrow().addresses.known();
-        // Neither can fail: the sender is ours.
-        if known > 0 {
-            let _ = tokio::time::timeout(PATIENCE, book.wait_for(|book| !book.addresses.asking())).await;
-        } else {
-            let _ = book.wait_for(|book| !book.addresses.asking()).await;
-        }
+        let known = book.borrow().addresses.known() > 0;
+        // A little before the dial's own clock, so that the failure has its right name.
+        let patience = if known { PATIENCE.min(clock / 4) } else { clock.mul_f64(0.9) };
+        let ended = tokio::time::timeout(patience, book.wait_for(|book| !book.addresses.asking())).await.is_ok();
         drop(book);
+        if !known && !ended {
+            return Err(LookupFailed(format!("no answer within {} ms", patience.as_millis()).into()));
+        }
         let mut found = Err(LookupFailed(Arc::from("")));
         self.book.send_if_modified(|book| {
             let order = book.addresses.order();
