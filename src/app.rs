@@ -89,7 +89,7 @@ pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Res
     let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
     let probed = settings.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.probe.is_some());
     probed.for_each(|(number, _)| metrics.health.probed(number));
-    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes));
+    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
     let stacks = stack::build(&settings, &dialler, &sink)?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, &stacks);

@@ -64,6 +64,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
             let text = match (child, path.starts_with("routes")) {
                 ("timeouts", true) => "timeouts: { total: 60s }",
                 ("timeouts", false) => "timeouts: { connect: 1s }",
+                ("breaker", _) => "breaker: off",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
                 ("connections", _) => "connections: { max_age: 1m }",
                 ("queue", _) => "queue: { wait: 1s }",
@@ -98,6 +99,7 @@ fn section_why(path: &str) -> &'static str {
         "endpoints" => "Where calls may go: one base URL with one credential each.",
         "endpoints[].probe" => "Asks for the endpoint's health in the background.",
         "defaults" => "Policy wherever an endpoint or a route does not say otherwise.",
+        "defaults.breaker" => "Leaves an endpoint alone that keeps failing; `breaker: off` never does.",
         "routes" => "Which model goes where; the first route that matches wins.",
         _ => "",
     }

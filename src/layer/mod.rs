@@ -1,6 +1,7 @@
 //! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
 
 mod balance;
+mod breaker;
 mod deadline;
 mod health;
 mod idle;
@@ -16,6 +17,7 @@ use tower::util::BoxCloneSyncService;
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
 pub use balance::Balance;
+pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use health::Health;
 pub use idle::IdleLayer;

@@ -4,24 +4,48 @@
 //! every caller to the same momentarily idle endpoint. An endpoint that this call has asked already comes last: a
 //! repeat elsewhere is worth more than a repeat.
 
-/// Those of `endpoints` that are up and not in `used`; those that are up when none of them is left; where none is up,
-/// as if all were. What a probe says is a hint, and nobody is refused because of it.
-pub fn fresh(endpoints: &[usize], used: &[usize], is_up: impl Fn(usize) -> bool) -> Vec<usize> {
-    let up: Vec<usize> = endpoints.iter().copied().filter(|endpoint| is_up(*endpoint)).collect();
-    let from = if up.is_empty() { endpoints.to_vec() } else { up };
-    let fresh: Vec<usize> = from.iter().copied().filter(|endpoint| !used.contains(endpoint)).collect();
-    if fresh.is_empty() { from } else { fresh }
+/// An endpoint that may be given a send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// By number in the settings.
+    pub endpoint: usize,
+    /// Share of its ordinary load that it should get: less than 1 while it comes back after an outage.
+    pub share: f64,
 }
 
-/// Chooses one of `from` (never empty) by power of two choices on `load`. Both samples are uniform in `0..1`.
-pub fn pick(from: &[usize], load: impl Fn(usize) -> usize, samples: (f64, f64)) -> usize {
-    let at = |sample: f64, len: usize| ((sample * len as f64) as usize).min(len - 1);
-    let first = at(samples.0, from.len());
-    if from.len() == 1 {
-        return from[first];
+/// Those of `candidates` that are not in `used`; all of them when none is left.
+pub fn fresh(candidates: Vec<Candidate>, used: &[usize]) -> Vec<Candidate> {
+    let is_fresh = |candidate: &Candidate| !used.contains(&candidate.endpoint);
+    if !candidates.iter().any(is_fresh) {
+        return candidates;
     }
-    let second = (first + 1 + at(samples.1, from.len() - 1)) % from.len();
-    if load(from[second]) < load(from[first]) { from[second] } else { from[first] }
+    candidates.into_iter().filter(is_fresh).collect()
+}
+
+/// Those of `candidates` whose health checks pass; all of them where none does. What a check says is a hint, and nobody is
+/// refused because of it.
+pub fn up(candidates: Vec<Candidate>, is_up: impl Fn(usize) -> bool) -> Vec<Candidate> {
+    if !candidates.iter().any(|candidate| is_up(candidate.endpoint)) {
+        return candidates;
+    }
+    candidates.into_iter().filter(|candidate| is_up(candidate.endpoint)).collect()
+}
+
+/// What one more send costs at an endpoint with so many of its places in use that should get this share of its
+/// ordinary load.
+pub fn cost(in_use: usize, limit: usize, share: f64) -> f64 {
+    (in_use + 1) as f64 / (limit.max(1) as f64 * share)
+}
+
+/// Chooses one of so many (at least one) by power of two choices on `cost`. Both samples are uniform in `0..1`.
+pub fn pick(len: usize, cost: impl Fn(usize) -> f64, samples: (f64, f64)) -> usize {
+    let at = |sample: f64, len: usize| ((sample * len as f64) as usize).min(len.saturating_sub(1));
+    let first = at(samples.0, len);
+    if len <= 1 {
+        return first;
+    }
+    let second = (first + 1 + at(samples.1, len - 1)) % len;
+    if cost(second) < cost(first) { second } else { first }
 }
 
 #[cfg(test)]
@@ -30,25 +54,41 @@ mod tests {
 
     #[test]
     fn a_used_endpoint_comes_last() {
-        let up = |_| true;
-        assert_eq!(fresh(&[3, 4], &[3], up), [4]);
-        assert_eq!(fresh(&[3], &[3], up), [3]);
-        assert_eq!(pick(&[3], |_| 0, (0.9, 0.9)), 3);
+        let of = |endpoints: &[usize]| -> Vec<_> {
+            endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0 }).collect()
+        };
+        assert_eq!(fresh(of(&[3, 4]), &[3]), of(&[4]));
+        assert_eq!(fresh(of(&[3]), &[3]), of(&[3]));
+        assert_eq!(pick(1, |_| 0.0, (0.9, 0.9)), 0);
     }
 
     #[test]
     fn who_is_down_is_passed_over_while_another_can_be_asked() {
-        assert_eq!(fresh(&[1, 2, 3], &[], |endpoint| endpoint != 2), [1, 3]);
-        assert_eq!(fresh(&[1, 2], &[1], |endpoint| endpoint != 2), [1]);
-        assert_eq!(fresh(&[1, 2], &[1], |_| false), [2], "where all are down it says nothing");
-        assert_eq!(fresh(&[1], &[], |_| false), [1]);
+        let of = |endpoints: &[usize]| -> Vec<_> {
+            endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0 }).collect()
+        };
+        assert_eq!(up(of(&[1, 2, 3]), |endpoint| endpoint != 2), of(&[1, 3]));
+        assert_eq!(fresh(up(of(&[1, 2]), |endpoint| endpoint != 2), &[1]), of(&[1]), "also when it was not asked yet");
+        assert_eq!(fresh(up(of(&[1, 2]), |_| false), &[1]), of(&[2]), "where all are down it says nothing");
+        assert_eq!(up(of(&[1]), |_| false), of(&[1]));
     }
 
     #[test]
     fn the_longer_queue_is_avoided() {
         for sample in [0.0, 0.3, 0.6, 0.99] {
-            assert_eq!(pick(&[0, 1], |endpoint| [5, 1][endpoint], (sample, sample)), 1);
+            assert_eq!(pick(2, |at| [5.0, 1.0][at], (sample, sample)), 1);
         }
+    }
+
+    #[test]
+    fn who_has_just_come_back_gets_a_smaller_share() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut load = [0usize; 2];
+        for _ in 0..1000 {
+            let at = |endpoint: usize| cost(load[endpoint], 1000, [0.25, 1.0][endpoint]);
+            load[pick(2, at, (rng.f64(), rng.f64()))] += 1;
+        }
+        assert_eq!(load, [200, 800]);
     }
 
     #[test]
@@ -56,7 +96,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let mut taken = [0; 5];
         for _ in 0..10_000 {
-            taken[pick(&[0, 1, 2, 3, 4], |_| 0, (rng.f64(), rng.f64()))] += 1;
+            taken[pick(5, |_| 0.0, (rng.f64(), rng.f64()))] += 1;
         }
         assert!(taken.iter().all(|count| (1_800..2_200).contains(count)), "{taken:?}");
     }
@@ -64,9 +104,9 @@ mod tests {
     #[test]
     fn thousand_endpoints_stay_level() {
         let mut rng = fastrand::Rng::with_seed(2);
-        let (all, mut load): (Vec<_>, _) = ((0..1000).collect(), vec![0usize; 1000]);
+        let mut load = vec![0usize; 1000];
         for _ in 0..10_000 {
-            let to = pick(&all, |endpoint| load[endpoint], (rng.f64(), rng.f64()));
+            let to = pick(1000, |endpoint| load[endpoint] as f64, (rng.f64(), rng.f64()));
             load[to] += 1;
         }
         assert!(load.iter().max() <= Some(&14), "worst of an average of 10: {:?}", load.iter().max());

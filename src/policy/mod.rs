@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod admission;
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod glob;
 pub mod limiter;
@@ -19,4 +20,6 @@ pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use probe::ProbeSettings;
-pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts,
+};

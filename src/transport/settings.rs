@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::{Concurrency, ProbeSettings, Timeouts};
+use crate::policy::{BreakerSettings, Concurrency, ProbeSettings, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct EndpointSettings {
     pub timeouts: Timeouts,
     /// Sends in flight there.
     pub concurrency: Concurrency,
+    /// When it is left alone.
+    pub breaker: BreakerSettings,
     /// Connections there.
     pub connections: Connections,
     /// How its health is asked for; `None` asks nothing.
