@@ -32,7 +32,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
         // well, and that this call has not asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), shared.breakers.clone(), shared.health.clone(), Arc::clone(&shared.sink))))
+            shared.slots.clone(), shared.breakers.clone(), Arc::clone(&shared.sink)).heeding(shared.health.clone())))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.

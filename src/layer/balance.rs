@@ -39,10 +39,16 @@ impl Balance {
         endpoints: Arc<Vec<AttemptService>>,
         slots: Slots,
         breakers: Breakers,
-        health: Health,
         sink: Arc<dyn Sink>,
     ) -> Self {
+        let health = Health::default();
         Self { route, number, pools: Arc::new(pools), endpoints, slots, breakers, health, sink }
+    }
+
+    /// Passes over endpoints that are down while another can be asked.
+    #[must_use]
+    pub fn heeding(self, health: Health) -> Self {
+        Self { health, ..self }
     }
 
     /// What an attempt asks for at its target.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 const TRIED: usize = 16;
 /// Most addresses that are remembered of one answer.
 const REMEMBERED: usize = 256;
-/// After a lookup that failed the next is made no sooner, as long as there is an older answer to live on.
+/// After a lookup that failed, or one whose answer is in doubt, the next is made no sooner, as long as there is an answer to
+/// live on.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a lookup has changed.
@@ -34,6 +35,8 @@ pub struct Addresses {
     before: Vec<SocketAddr>,
     /// The next lookup is due.
     due: Option<Instant>,
+    /// It may not be due sooner.
+    not_before: Option<Instant>,
     asking: bool,
     failing: bool,
     turn: usize,
@@ -43,7 +46,7 @@ impl Addresses {
     /// Nothing known yet; an answer holds for `refresh`.
     pub fn new(refresh: Duration) -> Self {
         let (newest, before) = (Vec::new(), Vec::new());
-        Self { refresh, newest, before, due: None, asking: false, failing: false, turn: 0 }
+        Self { refresh, newest, before, due: None, not_before: None, asking: false, failing: false, turn: 0 }
     }
 
     /// Whether a lookup is to be made now. Once it was begun this says no until its end was told.
@@ -64,6 +67,7 @@ impl Addresses {
     /// A lookup ended. An answer without addresses is none.
     pub fn ended(&mut self, answer: Option<Vec<SocketAddr>>, now: Instant) -> Change {
         self.asking = false;
+        self.not_before = Some(now + AGAIN.min(self.refresh));
         let was_failing = self.failing;
         match answer.filter(|answer| !answer.is_empty()) {
             Some(mut answer) => {
@@ -73,7 +77,7 @@ impl Addresses {
                 self.failing = false;
             }
             None => {
-                self.due = (!self.newest.is_empty()).then(|| now + AGAIN.min(self.refresh));
+                self.due = self.not_before.filter(|_| !self.newest.is_empty());
                 self.failing = true;
             }
         }
@@ -82,6 +86,11 @@ impl Addresses {
             (true, false) => Change::Recovered,
             _ => Change::None,
         }
+    }
+
+    /// No connection came about: the answer may be old, and the next lookup is due as soon as may be.
+    pub fn doubt(&mut self) {
+        self.due = self.due.min(self.not_before);
     }
 
     /// How many addresses there are.
@@ -170,6 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_in_doubt_is_asked_for_again_and_not_at_every_failure() {
+        let now = Instant::now();
+        let mut book = told(&[v4(1)], now);
+        assert!(!book.is_due(now + AGAIN));
+        book.doubt();
+        assert!(!book.is_due(now) && book.is_due(now + AGAIN));
+        book.begin();
+        book.ended(Some(vec![v4(1)]), now + AGAIN);
+        assert!(!book.is_due(now + 10 * AGAIN), "the new answer is not in doubt");
+        let mut new = Addresses::new(REFRESH);
+        new.doubt();
+        assert!(new.is_due(now), "nothing to doubt");
+    }
+
+    #[test]
     fn the_turns_are_told_once() {
         let now = Instant::now();
         let mut book = Addresses::new(REFRESH);
@@ -184,23 +208,30 @@ mod tests {
         /// the last is old enough and none is under way.
         #[test]
         fn the_book_is_what_the_history_says(
-            steps in prop::collection::vec((0u64..40_000, any::<bool>(), prop::option::of(prop::collection::vec(0u8..6, 0..5))), 1..60)
+            steps in prop::collection::vec((0u64..40_000, 0u8..4, prop::option::of(prop::collection::vec(0u8..6, 0..5))), 1..60)
         ) {
             let start = Instant::now();
             let mut book = Addresses::new(REFRESH);
             let mut good: Vec<Vec<SocketAddr>> = Vec::new();
             let mut last: Option<(u64, bool)> = None;
             let mut now_ms = 0;
-            for (pause, asks, answer) in steps {
+            let mut doubted = false;
+            for (pause, does, answer) in steps {
                 now_ms += pause;
                 let now = start + Duration::from_millis(now_ms);
                 let due = match last {
                     None => true,
-                    Some((at, true)) => now_ms >= at + 30_000,
+                    Some((at, true)) if !doubted => now_ms >= at + 30_000,
+                    Some((at, true)) => now_ms >= at + 1_000,
                     Some((at, false)) => good.is_empty() || now_ms >= at + 1_000,
                 };
                 prop_assert_eq!(book.is_due(now), due);
-                if asks {
+                if does == 0 {
+                    book.doubt();
+                    doubted = true;
+                }
+                if does > 1 {
+                    doubted = false;
                     book.begin();
                     prop_assert!(book.asking() && !book.is_due(now));
                     let answer = answer.map(|answer| answer.into_iter().map(v4).collect::<Vec<_>>());

@@ -143,6 +143,7 @@ async fn dial(address: SocketAddr, uri: Uri) -> Result<Counted, Box<dyn StdError
 #[derive(Clone)]
 pub struct Connector {
     https: HttpsConnector<Tcp>,
+    place: Place,
     clock: Duration,
 }
 
@@ -151,7 +152,7 @@ impl Connector {
     pub fn new(tls: Arc<ClientConfig>, place: Place, clock: Duration) -> Self {
         let tls = Arc::unwrap_or_clone(tls);
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        Self { https: https.wrap_connector(Tcp { place, clock }), clock }
+        Self { https: https.wrap_connector(Tcp { place: place.clone(), clock }), place, clock }
     }
 }
 
@@ -165,10 +166,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (clock, at) = (self.clock, authority(&uri));
+        let (clock, at, place) = (self.clock, authority(&uri), self.place.clone());
         let dial = self.https.call(uri);
         Box::pin(async move {
-            match tokio::time::timeout(clock, dial).await {
+            let dialled = tokio::time::timeout(clock, dial).await;
+            if !matches!(dialled, Ok(Ok(_))) {
+                // Whoever was there may be elsewhere by now.
+                place.doubt();
+            }
+            match dialled {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(classify(&at, error.as_ref())),
                 Err(_) => Err(Dial {

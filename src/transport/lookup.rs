@@ -88,6 +88,16 @@ impl Place {
         }
     }
 
+    /// No connection came about there.
+    pub fn doubt(&self) {
+        if let Place::Name(name) = self {
+            name.book.send_if_modified(|book| {
+                book.addresses.doubt();
+                false
+            });
+        }
+    }
+
     /// Waits until `address` leads here no longer.
     pub fn left(&self, address: SocketAddr) -> impl Future<Output = ()> + Send + use<> {
         // The name itself is not held: it goes with its client, and with it goes the wait.

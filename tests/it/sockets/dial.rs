@@ -85,6 +85,22 @@ async fn calls_follow_a_name_to_its_new_address_and_streams_finish_at_the_old() 
 }
 
 #[tokio::test]
+async fn a_server_that_moved_is_found_before_its_old_address_expires() {
+    let (old, new) = twins("answer: { tokens: 1 }").await;
+    let (gateway, says) = named(old.addr().port(), Some(vec![ONE]), |settings| {
+        settings.endpoints[0].connections.dns_refresh = Duration::from_secs(3600);
+        settings.endpoints[0].breaker.on = false;
+    })
+    .await;
+    let (http, url) = (http(), format!("{}/chat/completions", base(&gateway)));
+    assert!(post(&http, &url, chat(false)).await.looks_complete());
+    says.send_replace(Some(vec![TWO]));
+    old.stop().await;
+    eventually("a call that finds it", || async { post(&http, &url, chat(false)).await.looks_complete() }).await;
+    assert!(new.stats().calls > 0);
+}
+
+#[tokio::test]
 async fn a_resolver_that_fails_changes_nothing_once_there_was_an_answer() {
     let upstream = mock("rules: [{ when: { stream: true }, do: { hang: mid } }]").await;
     let (gateway, says) = named(upstream.addr().port(), Some(vec![ONE]), |_| {}).await;

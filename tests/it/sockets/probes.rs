@@ -89,14 +89,56 @@ async fn a_target_that_is_down_is_passed_over_and_asked_when_nobody_else_can_be(
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_seen_and_seen_again_when_it_is_back() {
-    let upstream = mock("{}").await;
-    let gateway = gateway(probed(&[&upstream])).await;
-    upstream.until(|stats| stats.by_path.contains_key("/health")).await;
-    upstream.down().await;
+async fn a_server_that_dies_and_loads_its_model_again_is_back_when_it_says_so() {
+    let (one, other) = (mock("{}").await, mock("{}").await);
+    let mut settings = probed(&[&one, &other]);
+    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    let gateway = gateway(settings).await;
+    let (http, url) = (http(), format!("{}/chat/completions", base(&gateway)));
+    let asked = |stats: &mock::Stats| stats.by_path.get("/health").copied().unwrap_or_default();
+    one.until(|stats| asked(stats) > 0).await;
+    one.down().await;
     turned(&gateway, "e0", 0.0).await;
-    upstream.up().await;
+    one.set_scenario(Scenario::parse(LOADING).unwrap());
+    one.up().await;
+    let before = asked(&one.stats());
+    one.until(|stats| asked(stats) >= before + 3).await;
+    let calls = one.stats().calls;
+    for _ in 0..10 {
+        let answer = post(&http, &url, chat(false)).await;
+        assert_eq!((answer.status, answer.header("x-outrigger-attempts")), (200, Some("1")));
+    }
+    assert_eq!(one.stats().calls, calls, "it listens, and is not ready");
+    one.set_scenario(Scenario::parse("{}").unwrap());
     turned(&gateway, "e0", 1.0).await;
+    let back = || async { post(&http, &url, chat(false)).await.looks_complete() && one.stats().calls > calls };
+    eventually("a call at the one that is back", back).await;
+}
+
+#[tokio::test]
+async fn a_passing_check_closes_no_breaker() {
+    // Its health path is well, its model is not.
+    let one = mock("rules: [{ when: { path: /v1/* }, do: { error: server_error } }]").await;
+    let other = mock("{}").await;
+    let mut settings = probed(&[&one, &other]);
+    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    settings.endpoints[0].breaker.open_for = Duration::from_secs(3600);
+    settings.endpoints[0].breaker.max_open = Duration::from_secs(3600);
+    let gateway = gateway(settings).await;
+    let (http, url) = (http(), format!("{}/chat/completions", base(&gateway)));
+    let open = "outrigger_breaker_state{endpoint=\"e0\",state=\"open\"}";
+    let calls = || async {
+        post(&http, &url, chat(false)).await;
+        metric(&http, gateway.admin(), open).await == 1.0
+    };
+    eventually("an open breaker", calls).await;
+    let asked = |stats: &mock::Stats| stats.by_path.get("/health").copied().unwrap_or_default();
+    let (before, sent) = (asked(&one.stats()), one.stats().calls);
+    one.until(|stats| asked(stats) >= before + 3).await;
+    for _ in 0..10 {
+        assert!(post(&http, &url, chat(false)).await.looks_complete());
+    }
+    assert_eq!((metric(&http, gateway.admin(), open).await, one.stats().calls), (1.0, sent));
 }
 
 #[tokio::test]
