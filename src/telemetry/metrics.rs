@@ -79,12 +79,11 @@ impl Metrics {
             OVERHEAD,
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
-        let in_flight = IntGaugeVec::new(Opts::new("outrigger_calls_in_flight", "Calls now."), &["route"])?;
+        let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
         let budget = GaugeVec::new(
             Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
             &["route"],
         )?;
-        registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(budget.clone()))?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
@@ -142,7 +141,6 @@ impl Metrics {
             }
         });
         let routes = per_route.collect();
-        let endpoints = endpoints.to_vec();
         Ok(Self {
             registry,
             calls,
@@ -152,7 +150,7 @@ impl Metrics {
             tokens,
             breakers,
             routes,
-            endpoints,
+            endpoints: endpoints.to_vec(),
             load,
             health,
         })
