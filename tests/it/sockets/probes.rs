@@ -31,7 +31,7 @@ async fn turned(gateway: &Running, endpoint: &str, up: f64) {
 async fn traffic_leaves_an_endpoint_that_loads_its_model_and_comes_back() {
     let (one, other) = (mock(LOADING).await, mock("{}").await);
     let mut settings = probed(&[&one, &other]);
-    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    settings.routes[0].targets = vec![Target::of(vec![0, 1])];
     let gateway = gateway(settings).await;
     let (http, url) = (http(), format!("{}/chat/completions", base(&gateway)));
     turned(&gateway, "e0", 0.0).await;
@@ -92,7 +92,7 @@ async fn a_target_that_is_down_is_passed_over_and_asked_when_nobody_else_can_be(
 async fn a_server_that_dies_and_loads_its_model_again_is_back_when_it_says_so() {
     let (one, other) = (mock("{}").await, mock("{}").await);
     let mut settings = probed(&[&one, &other]);
-    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    settings.routes[0].targets = vec![Target::of(vec![0, 1])];
     let gateway = gateway(settings).await;
     let (http, url) = (http(), format!("{}/chat/completions", base(&gateway)));
     let asked = |stats: &mock::Stats| stats.by_path.get("/health").copied().unwrap_or_default();
@@ -121,7 +121,7 @@ async fn a_passing_check_closes_no_breaker() {
     let one = mock("rules: [{ when: { path: /v1/* }, do: { error: server_error } }]").await;
     let other = mock("{}").await;
     let mut settings = probed(&[&one, &other]);
-    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    settings.routes[0].targets = vec![Target::of(vec![0, 1])];
     settings.endpoints[0].breaker.open_for = Duration::from_secs(3600);
     settings.endpoints[0].breaker.max_open = Duration::from_secs(3600);
     let gateway = gateway(settings).await;
