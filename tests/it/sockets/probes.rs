@@ -122,6 +122,7 @@ async fn a_passing_check_closes_no_breaker() {
     let other = mock("{}").await;
     let mut settings = probed(&[&one, &other]);
     settings.routes[0].targets = vec![Target::of(vec![0, 1])];
+    settings.endpoints[0].breaker.consecutive = 1;
     settings.endpoints[0].breaker.open_for = Duration::from_secs(3600);
     settings.endpoints[0].breaker.max_open = Duration::from_secs(3600);
     let gateway = gateway(settings).await;
