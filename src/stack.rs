@@ -11,11 +11,11 @@ use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::state::{Breakers, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, IdleLayer, LimitLayer,
-    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, IdleLayer,
+    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
-use crate::transport::{EndpointSettings, Leaf};
+use crate::transport::{Dialler, EndpointSettings, Leaf};
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -29,9 +29,10 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.endpoints.breakers.clone()))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the cheaper of two.
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
+            shared.endpoints.breakers.clone(), shared.endpoints.health.clone()))
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
+        // well, and that this call has not asked, the cheaper of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
@@ -83,6 +84,8 @@ pub struct Stacks {
     pub rates: Rates,
     /// One breaker per endpoint.
     pub breakers: Breakers,
+    /// What the endpoints' probes say.
+    pub health: Health,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -91,9 +94,11 @@ pub struct Stacks {
 ///
 /// # Errors
 /// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let tls = crate::transport::tls_config();
-    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
+pub fn build(settings: &Settings, dialler: &Dialler, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
+    let leaf = |(number, endpoint): (usize, &EndpointSettings)| {
+        Leaf::new(endpoint.clone(), dialler, Some((Arc::clone(sink), number)))
+    };
+    let leaves = settings.endpoints.iter().enumerate().map(leaf);
     Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
 }
 
@@ -125,6 +130,7 @@ where
             ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
             slots: slots.clone(),
             breakers: breakers.clone(),
+            health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
         },
         budgets: budgets.collect(),
         rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
@@ -133,7 +139,8 @@ where
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
     let Shared { endpoints, budgets, rates, pools, .. } = shared;
-    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, rates, pools }
+    let Endpoints { stacks: attempts, health, .. } = endpoints;
+    Stacks { calls, attempts, budgets, slots, breakers, rates, health, pools }
 }
 
 /// The breakers of all endpoints, who know which routes share which endpoint.

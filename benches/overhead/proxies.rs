@@ -67,6 +67,8 @@ fn settings(upstream: SocketAddr) -> Settings {
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
             breaker: BreakerSettings::default(),
+            connections: Default::default(),
+            probe: None,
         }],
         routes: vec![RouteSettings {
             name: "all".into(),

@@ -172,6 +172,28 @@ pub enum Signal {
         /// The call's priority.
         priority: Priority,
     },
+    /// An endpoint's name was looked up.
+    Lookup {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// What went wrong, if it did.
+        trouble: Option<String>,
+        /// Whether lookups have begun to fail, or to succeed again.
+        turned: bool,
+        /// Addresses there are now.
+        known: usize,
+    },
+    /// An endpoint's health was asked for.
+    Probed {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// What went wrong, if it did.
+        trouble: Option<String>,
+        /// Whether the endpoint counts as up now.
+        up: bool,
+        /// Whether it has just become so.
+        turned: bool,
+    },
 }
 
 /// Whoever listens to signals.

@@ -150,13 +150,19 @@ fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {
     let endpoint = &loaded.settings.endpoints[number];
     let part = &loaded.origins.endpoints[number];
     let row = |key: &str, value: String| [endpoint.name.clone(), key.to_owned(), value, part.origin(key).to_string()];
-    let (timeouts, breaker) = (endpoint.timeouts, endpoint.breaker);
+    let (timeouts, breaker, connections) = (endpoint.timeouts, endpoint.breaker, endpoint.connections);
     let mut rows = vec![
         row("timeouts.connect", show_duration(timeouts.connect)),
         row("timeouts.idle", show_duration(timeouts.idle)),
         row("concurrency.mode", endpoint.concurrency.mode.as_str().to_owned()),
         row("concurrency.max", endpoint.concurrency.max.to_string()),
+        row("connections.max_age", show_duration(connections.max_age)),
+        row("connections.dns_refresh", show_duration(connections.dns_refresh)),
     ];
+    if let Some(probe) = &endpoint.probe {
+        let what = format!("GET {} every {}", probe.path, show_duration(probe.every));
+        rows.push([endpoint.name.clone(), "probe".to_owned(), what, String::new()]);
+    }
     if !breaker.on {
         rows.push(row("breaker", "off".to_owned()));
         return rows;

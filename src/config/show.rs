@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Spread, Timeouts};
-use crate::transport::settings::{Credential, EndpointSettings};
+use crate::transport::settings::{Connections, Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
 use super::units::{show_amount, show_duration, show_ratio, show_size};
@@ -121,6 +121,18 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
     let _ =
         writeln!(out, "    timeouts:\n      connect: {}\n      idle: {}", show_duration(connect), show_duration(idle));
     let Concurrency { mode, max } = endpoint.concurrency;
+    let Connections { max_age, dns_refresh } = endpoint.connections;
+    let (max_age, dns_refresh) = (show_duration(max_age), show_duration(dns_refresh));
+    let _ = writeln!(out, "    connections:\n      max_age: {max_age}\n      dns_refresh: {dns_refresh}");
+    if let Some(probe) = &endpoint.probe {
+        let (every, timeout) = (show_duration(probe.every), show_duration(probe.timeout));
+        let _ = writeln!(
+            out,
+            "    probe:\n      path: {}\n      every: {every}\n      timeout: {timeout}",
+            text(&probe.path)
+        );
+        let _ = writeln!(out, "      fail_after: {}\n      ok_after: {}", probe.fail_after, probe.ok_after);
+    }
     let _ = writeln!(out, "    concurrency:\n      mode: {}\n      max: {max}", mode.as_str());
     breaker(out, &endpoint.breaker);
 }

@@ -9,8 +9,9 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::call::Priority;
+use crate::policy::ProbeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
-use crate::transport::settings::Credential;
+use crate::transport::settings::{Connections, Credential};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -78,6 +79,8 @@ fn the_starter_changes_no_default() {
     assert_eq!(loaded.settings.endpoints[0].concurrency, Concurrency::default());
     assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
     assert_eq!(loaded.settings.endpoints[0].breaker, BreakerSettings::default());
+    assert_eq!(loaded.settings.endpoints[0].connections, Connections::default());
+    assert_eq!(loaded.settings.endpoints[0].probe, None);
     let mut bare = resolve::built_in();
     bare.endpoints = loaded.settings.endpoints.clone();
     bare.routes = loaded.settings.routes.clone();
@@ -297,4 +300,26 @@ fn limits_of_keys_and_of_the_door_are_read_and_shown() {
     }
     let again = show::yaml(&read(&shown.replace("\"***\"", "hash")));
     assert_eq!(again, shown, "what is shown could be a config");
+}
+
+#[test]
+fn probes_and_connections_are_read_where_they_belong() {
+    let source = "version: 1\nendpoints:\n  - name: x\n    url: http://127.0.0.1:1\n    probe: { path: /health, every: 7s, timeout: 500ms, fail_after: 3, ok_after: 2 }\n\
+                  \x20   connections: { max_age: 0s }\n  - { name: y, url: \"http://127.0.0.1:2\", probe: { path: \"/v1/models?limit=1\" } }\n\
+                  \x20 - { name: z, url: \"http://127.0.0.1:3\" }\n\
+                  defaults:\n  connections: { max_age: 2m, dns_refresh: 5s }\nroutes:\n  - targets: [x, y, z]\n";
+    let settings = text(source).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    let (ms, of) = (std::time::Duration::from_millis, |number: usize| &settings.endpoints[number]);
+    let x = ProbeSettings { path: "/health".into(), every: ms(7000), timeout: ms(500), fail_after: 3, ok_after: 2 };
+    assert_eq!(of(0).probe, Some(x));
+    assert_eq!(of(1).probe, Some(ProbeSettings { path: "/v1/models?limit=1".into(), ..ProbeSettings::default() }));
+    assert_eq!(of(2).probe, None);
+    let ages: Vec<_> = settings.endpoints.iter().map(|it| it.connections.max_age.as_secs()).collect();
+    assert_eq!(ages, [0, 120, 120]);
+    assert!(settings.endpoints.iter().all(|it| it.connections.dns_refresh == ms(5000)));
+    let again = text(&show::yaml(&settings)).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    let probes = |settings: &Settings| -> Vec<_> {
+        settings.endpoints.iter().map(|it| (it.probe.clone(), it.connections)).collect()
+    };
+    assert_eq!(probes(&again), probes(&settings), "what is shown reads back");
 }

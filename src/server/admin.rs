@@ -103,6 +103,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
                 "limit_mode": endpoint.concurrency.mode.as_str(),
                 "limit_max": endpoint.concurrency.max,
                 "breaker": told(&gateway, number),
+                "probe": gateway.stacks.health.probed(number).map(|up| if up { "up" } else { "down" }),
             })
         })
         .collect();

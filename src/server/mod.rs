@@ -66,6 +66,11 @@ impl Gateway {
         &self.stacks
     }
 
+    /// Whoever listens to signals.
+    pub fn sink(&self) -> &Arc<dyn Sink> {
+        &self.sink
+    }
+
     /// Calls in flight.
     pub fn live(&self) -> &Live {
         &self.live

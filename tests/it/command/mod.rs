@@ -191,3 +191,17 @@ fn completions_manual_and_version() {
     assert!(output(&["man"]).1.contains(".TH outrigger"));
     assert_eq!(output(&["--version"]).1.trim(), concat!("outrigger ", env!("CARGO_PKG_VERSION")));
 }
+
+#[test]
+fn explain_tells_of_probes_and_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outrigger.yaml");
+    let config = "version: 1\nendpoints:\n  - name: a\n    url: http://127.0.0.1:1/v1\n    probe: { path: /health, every: 7s }\n    connections: { max_age: 9m }\n";
+    std::fs::write(&file, config).unwrap();
+    let (code, told, _) = output(&["explain", "-c", file.to_str().unwrap()]);
+    assert_eq!(code, 0);
+    let row = |name: &str| told.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {told}"));
+    assert!(row("connections.max_age").contains("9m"), "{told}");
+    assert!(row("connections.dns_refresh").contains("30s"), "{told}");
+    assert!(row("probe ").contains("GET /health every 7s"), "{told}");
+}

@@ -82,6 +82,8 @@ fn settings(scenario: &Scenario) -> Settings {
         timeouts,
         concurrency: scenario.concurrency(),
         breaker: scenario.breaker(),
+        connections: Default::default(),
+        probe: None,
     };
     let key = |(name, limits): (&String, &script::Limits)| ClientKey {
         name: name.clone(),
