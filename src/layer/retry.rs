@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
 use super::state::{Breakers, SharedBudget};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
     Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
@@ -29,6 +29,7 @@ pub struct RetryLayer {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
+    health: Health,
     sink: Arc<dyn Sink>,
 }
 
@@ -41,9 +42,10 @@ impl RetryLayer {
         names: Arc<Vec<String>>,
         budgets: Arc<Vec<SharedBudget>>,
         breakers: Breakers,
+        health: Health,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { number, route, names, budgets, breakers, sink }
+        Self { number, route, names, budgets, breakers, health, sink }
     }
 }
 
@@ -62,6 +64,7 @@ where
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
             breakers: self.breakers.clone(),
+            health: self.health.clone(),
             sink: Arc::clone(&self.sink),
         }
     }
@@ -76,6 +79,7 @@ pub struct Retry {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
+    health: Health,
     sink: Arc<dyn Sink>,
 }
 
@@ -139,7 +143,7 @@ impl Retry {
             retry: &self,
             call: Arc::new(call),
             upload,
-            plan: Plan::new(&self.route, terms),
+            plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),
