@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod balance;
 pub mod budget;
 pub mod glob;
+pub mod idempotency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -13,6 +14,9 @@ pub mod settings;
 
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
+pub use idempotency::Idempotency;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
-pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{
+    Backoff, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts,
+};
