@@ -9,10 +9,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{SharedBudget, Slots};
+use crate::layer::state::{Keys, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer,
-    RetryLayer,
+    AttemptService, Balance, CallService, DeadlineLayer, DedupeLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
+    ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};
@@ -26,6 +26,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
+        // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
+        .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
@@ -60,6 +62,7 @@ struct Shared {
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -113,6 +116,7 @@ where
         attempts: Arc::new(attempts.collect()),
         budgets: budgets.collect(),
         slots: slots.clone(),
+        keys: Keys::new(settings.server.idempotency),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();

@@ -150,6 +150,20 @@ pub static ROWS: &[Row] = &[
         "default",
         "Priority of its calls where there is not room for all; `x-outrigger-priority` may lower it.",
     ),
+    key(
+        "server.idempotency.ttl",
+        TOP,
+        Duration,
+        "10m",
+        "How long a finished answer is kept for calls with the same `Idempotency-Key`; `0s` leaves the header to the endpoints.",
+    ),
+    key(
+        "server.idempotency.max_memory",
+        TOP,
+        Size,
+        "64MiB",
+        "Memory for such answers; one may take a quarter of it, and the oldest make room.",
+    ),
     later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
     key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
     key(

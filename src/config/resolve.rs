@@ -14,6 +14,7 @@ use super::report::{Code, Problem};
 use super::settings::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use super::tree::{Kind, Node, Span};
 use super::{endpoints, lints, routes, server, units};
+use crate::policy::IdempotencySettings;
 
 /// What the command line says beside the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub fn built_in() -> Settings {
             max_body: 32 << 20,
             max_connections: 10_000,
             keys: Vec::new(),
+            idempotency: IdempotencySettings::default(),
         },
         admin: AdminSettings { listen: local(ADMIN_PORT) },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(120) },
@@ -136,6 +138,10 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.max_body = reading.global(root, "server.max_body", server.max_body, |text| units::size(text).ok());
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
+    let kept = &mut server.idempotency;
+    kept.ttl = reading.global(root, "server.idempotency.ttl", kept.ttl, |text| units::duration(text).ok());
+    kept.max_memory =
+        reading.global(root, "server.idempotency.max_memory", kept.max_memory, |text| units::size(text).ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);
     let drain = &mut settings.drain;
     drain.delay = reading.global(root, "drain.delay", drain.delay, |text| units::duration(text).ok());

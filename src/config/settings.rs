@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::call::Priority;
-use crate::policy::RouteSettings;
+use crate::policy::{IdempotencySettings, RouteSettings};
 use crate::transport::EndpointSettings;
 
 /// Everything the process runs by.
@@ -38,6 +38,8 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
+    /// Calls that come again with the same `Idempotency-Key`.
+    pub idempotency: IdempotencySettings,
 }
 
 /// One client key, known only by its hash.

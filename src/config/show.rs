@@ -25,6 +25,8 @@ pub fn yaml(settings: &Settings) -> String {
     let server = &settings.server;
     let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
     let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    let (ttl, memory) = (show_duration(server.idempotency.ttl), show_size(server.idempotency.max_memory));
+    let _ = writeln!(out, "  idempotency:\n    ttl: {ttl}\n    max_memory: {memory}");
     if server.keys.is_empty() {
         out.push_str("  keys: []\n");
         if !server.listen.ip().is_loopback() {

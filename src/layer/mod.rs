@@ -2,6 +2,7 @@
 
 mod balance;
 mod deadline;
+mod dedupe;
 mod idle;
 mod limit;
 mod observe_attempt;
@@ -16,6 +17,7 @@ use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply}
 
 pub use balance::Balance;
 pub use deadline::DeadlineLayer;
+pub use dedupe::DedupeLayer;
 pub use idle::IdleLayer;
 pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;

@@ -1,6 +1,9 @@
 //! What layers share and change: the only locks we write. Each is held for a few instructions and never across an
 //! await.
 
+mod dedupe;
+mod shared;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,6 +13,9 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
 use crate::policy::{Admission, Answer, Ask, Budget, Concurrency, Grant, Refusal, Sample, Shed};
+
+pub use dedupe::{Asked, Execution, Keys};
+pub use shared::{Head, Reader};
 
 /// The retry budget of one target, shared by all calls of its route.
 #[derive(Clone, Debug)]

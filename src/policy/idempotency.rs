@@ -48,7 +48,7 @@ pub enum Verdict<T> {
     /// Execute it.
     Lead(Ticket, T),
     /// Wait for the execution under way.
-    Join(T),
+    Join(Ticket, T),
     /// Give it the finished answer.
     Replay(T),
     /// An execution that everybody has left is still being taken down: ask again when it is gone.
@@ -104,7 +104,7 @@ impl<T: Clone> Idempotency<T> {
             return match entry.state {
                 State::Ending => Verdict::Wait(kept()),
                 _ if entry.request != request => Verdict::Conflict(Conflict::OtherRequest),
-                State::InFlight { open: true } => Verdict::Join(kept()),
+                State::InFlight { open: true } => Verdict::Join(Ticket { key, number: entry.number }, kept()),
                 State::InFlight { open: false } => Verdict::Conflict(Conflict::TooLong),
                 State::Done => Verdict::Replay(kept()),
             };

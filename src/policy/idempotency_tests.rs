@@ -32,7 +32,7 @@ fn ask(keys: &mut Idempotency<u64>, key: u8, request: u8, now: Instant) -> Verdi
 fn a_key_s_life() {
     let (mut keys, now) = (keys(), Instant::now());
     let ticket = lead(&mut keys, 1, now);
-    assert_eq!(ask(&mut keys, 1, 0, now), Verdict::Join(1));
+    assert_eq!(ask(&mut keys, 1, 0, now), Verdict::Join(ticket, 1));
     assert_eq!(ask(&mut keys, 1, 7, now), Verdict::Conflict(Conflict::OtherRequest));
     assert!(keys.grow(ticket, 100));
     keys.finish(ticket, now);
@@ -54,7 +54,7 @@ fn a_failure_is_nobody_s_answer() {
     keys.remove(failed);
     keys.finish(failed, now);
     assert!(!keys.grow(failed, 1), "what is over changes nothing any more");
-    assert_eq!(ask(&mut keys, 1, 0, now), Verdict::Join(1));
+    assert_eq!(ask(&mut keys, 1, 0, now), Verdict::Join(next, 1));
     keys.finish(next, now);
     assert_eq!(keys.held(), 0);
 }
@@ -185,7 +185,7 @@ impl Model {
         Some(match known.phase {
             Phase::Ending => Verdict::Wait(number),
             _ if known.request != request => Verdict::Conflict(Conflict::OtherRequest),
-            Phase::Open => Verdict::Join(number),
+            Phase::Open => Verdict::Join(known.ticket, number),
             Phase::Closed => Verdict::Conflict(Conflict::TooLong),
             Phase::Done(_) => Verdict::Replay(number),
         })

@@ -14,9 +14,10 @@ pub mod settings;
 
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
-pub use idempotency::Idempotency;
+pub use idempotency::{Conflict, Idempotency, Ticket, Verdict as KeyVerdict};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{
-    Backoff, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts,
+    Backoff, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target,
+    Timeouts,
 };

@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::Request;
 use tower::ServiceExt;
 
-use super::{Gateway, auth, models, request, respond};
+use super::{Gateway, auth, models, options, request, respond};
 use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, Signal, Surface, Upload};
 use crate::{call::Call, clock};
 
@@ -33,12 +33,20 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         Ok(key) => key,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
+    let idempotency_key = match gateway.settings.server.idempotency.ttl.is_zero() || !surface.has_model() {
+        true => None,
+        false => match options::idempotency_key(&parts.headers) {
+            Ok(key) => key,
+            Err(error) => return refuse(&gateway, surface, started, error),
+        },
+    };
     let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
     let (mut call, upload) = match request::read(parts, body, surface, gateway.settings.server.max_body, started).await
     {
         Ok(read) => read,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
+    call.idempotency_key = idempotency_key;
     if let Some(key) = key {
         call.key_name = Some(Arc::from(key.name.as_str()));
         call.priority = call.options.priority.map_or(key.priority, |asked| asked.min(key.priority));

@@ -102,6 +102,7 @@ pub async fn read(
         client_retry: asked.client_retry,
         traceparent,
         key_name: None,
+        idempotency_key: None,
     };
     Ok((call, upload))
 }

@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 use super::LoadMetrics;
-use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
+use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
 const NO_ROUTE: &str = "none";
@@ -29,6 +29,7 @@ pub struct Metrics {
     attempts: IntCounterVec,
     interruptions: IntCounterVec,
     tokens: IntCounterVec,
+    repeated: IntCounterVec,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
@@ -90,6 +91,11 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let repeated = add.counters(
+            "outrigger_idempotency_total",
+            "Calls whose Idempotency-Key was known already.",
+            &["route", "result"],
+        )?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
@@ -113,7 +119,7 @@ impl Metrics {
         }
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
-            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback] {
+            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Cached] {
                 calls.with_label_values(&[name.as_str(), outcome.as_str(), NO_CLASS]);
             }
             calls.with_label_values(&[name.as_str(), Outcome::Cancelled.as_str(), Class::ClientDisconnect.as_str()]);
@@ -122,6 +128,9 @@ impl Metrics {
             }
             for direction in ["input", "output"] {
                 tokens.with_label_values(&[name.as_str(), direction, "reported"]);
+            }
+            for result in Repeated::ALL {
+                repeated.with_label_values(&[name.as_str(), result.as_str()]);
             }
             let budget = budget.with_label_values(&route);
             budget.set(1.0);
@@ -138,7 +147,7 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, repeated, routes, endpoints, load })
     }
 
     /// A call was accepted.
@@ -196,6 +205,13 @@ impl Metrics {
     pub fn gap(&self, route: usize, seconds: f64) {
         if let Some(route) = self.routes.get(route) {
             route.inter_token.observe(seconds);
+        }
+    }
+
+    /// A call came with a key that was known already.
+    pub fn repeated(&self, route: usize, result: Repeated) {
+        if let Some(route) = self.routes.get(route) {
+            self.repeated.with_label_values(&[route.name.as_str(), result.as_str()]).inc();
         }
     }
 

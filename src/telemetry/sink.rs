@@ -65,6 +65,7 @@ impl Sink for Telemetry {
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
+            Signal::Repeated { route, result } => self.metrics.repeated(route, result),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
         }
     }

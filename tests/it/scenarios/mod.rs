@@ -17,7 +17,7 @@ use outrigger::call::{
     Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use outrigger::policy::{QUEUE_WAIT, RouteSettings, Target, Timeouts};
+use outrigger::policy::{IdempotencySettings, QUEUE_WAIT, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
@@ -88,6 +88,7 @@ fn settings(scenario: &Scenario) -> Settings {
             max_body: 1 << 20,
             max_connections: 10,
             keys: Vec::new(),
+            idempotency: IdempotencySettings::default(),
         },
         admin: AdminSettings { listen: "127.0.0.1:0".parse().unwrap() },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
@@ -134,6 +135,7 @@ fn call(spec: &CallSpec) -> Call {
         client_retry: spec.client_retry,
         traceparent: String::new(),
         key_name: spec.key.as_deref().map(Arc::from),
+        idempotency_key: spec.idempotency_key.as_deref().map(|key| key.parse().unwrap()),
     }
 }
 
@@ -285,6 +287,17 @@ fn invariants(
     }
     if slots.waiting_of(0) != 0 {
         problems.push(format!("{} sends still wait", slots.waiting_of(0)));
+    }
+    let mut repeated: BTreeMap<String, u32> = BTreeMap::new();
+    for signal in signals.iter() {
+        if let Signal::Repeated { result, .. } = signal {
+            *repeated.entry(result.as_str().into()).or_default() += 1;
+        }
+    }
+    if let Some(expected) = &scenario.repeated
+        && *expected != repeated
+    {
+        problems.push(format!("repeated: expected {expected:?}, saw {repeated:?}"));
     }
     let mut shed: BTreeMap<String, u32> = BTreeMap::new();
     for signal in signals.iter() {

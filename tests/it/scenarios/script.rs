@@ -44,6 +44,8 @@ pub struct Scenario {
     pub expect: Vec<Expect>,
     /// What must have been counted of sends, as `endpoint verdict: count`.
     pub attempts: Option<BTreeMap<String, u32>>,
+    /// What must have become of calls whose key was known, as `result: count`.
+    pub repeated: Option<BTreeMap<String, u32>>,
     /// What must have been refused a place, as `reason priority: count`.
     pub shed: Option<BTreeMap<String, u32>>,
 }
@@ -124,6 +126,7 @@ pub struct CallSpec {
     #[serde(deserialize_with = "priority")]
     pub priority: Option<Priority>,
     pub key: Option<String>,
+    pub idempotency_key: Option<String>,
     pub bytes: usize,
 }
 
@@ -141,6 +144,7 @@ impl Default for CallSpec {
             client_retry: false,
             priority: None,
             key: None,
+            idempotency_key: None,
             bytes: 100,
         }
     }
@@ -149,7 +153,7 @@ impl Default for CallSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, or `left` when the client goes first.
+    /// `ok`, `retried`, `hedged`, `fallback`, `cached`, `failed`, or `left` when the client goes first.
     pub outcome: String,
     pub class: Option<String>,
     pub endpoint: Option<String>,

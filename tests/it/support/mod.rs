@@ -8,7 +8,7 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Concurrency, IdempotencySettings, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -38,6 +38,7 @@ pub fn settings(urls: &[String]) -> Settings {
             max_body: 32 << 20,
             max_connections: 1000,
             keys: Vec::new(),
+            idempotency: IdempotencySettings::default(),
         },
         admin: AdminSettings { listen: ANY.parse().unwrap() },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
