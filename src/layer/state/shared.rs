@@ -22,7 +22,7 @@ use crate::policy::Ticket;
 /// What a piece takes beside its bytes.
 const PIECE: usize = 96;
 /// How far a reader may fall behind an answer that is not kept, in bytes.
-const SLACK: usize = 256 * 1024;
+const SLACK: usize = 1024 * 1024;
 
 /// How the answer began: all of a reply but its events.
 #[derive(Clone, Debug)]
