@@ -274,3 +274,7 @@ fn refused(conflict: Conflict) -> CallError {
     error.retry_after = (status == 409).then_some(Duration::from_secs(1));
     error
 }
+
+#[cfg(test)]
+#[path = "dedupe_tests.rs"]
+mod tests;
