@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::call::Priority;
-use crate::policy::settings::{Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::policy::settings::{Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
 use crate::transport::settings::Credential;
 
 fn root() -> PathBuf {
@@ -243,4 +243,17 @@ fn limits_queues_and_priorities_are_read_where_they_belong() {
     assert_eq!(priorities, [Priority::Critical, Priority::Default]);
     let shown = show::yaml(&settings);
     assert!(shown.contains("priority: critical") && shown.contains("max: 4") && shown.contains("wait: 2s"), "{shown}");
+}
+
+#[test]
+fn what_is_kept_for_keys_is_read() {
+    let with = |server: &str| {
+        let source = format!("version: 1\n{server}endpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}]\n");
+        let settings = text(&source).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+        (settings.server.idempotency, show::yaml(&settings))
+    };
+    assert_eq!(with("").0, IdempotencySettings::default());
+    let (kept, shown) = with("server: { idempotency: { ttl: 0s, max_memory: 2MiB } }\n");
+    assert_eq!((kept.ttl.as_secs(), kept.max_memory), (0, 2 << 20));
+    assert!(shown.contains("ttl: 0s") && shown.contains("max_memory: 2MiB"), "{shown}");
 }

@@ -33,12 +33,10 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         Ok(key) => key,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
-    let idempotency_key = match gateway.settings.server.idempotency.ttl.is_zero() || !surface.has_model() {
-        true => None,
-        false => match options::idempotency_key(&parts.headers) {
-            Ok(key) => key,
-            Err(error) => return refuse(&gateway, surface, started, error),
-        },
+    let honoured = surface.has_model() && !gateway.settings.server.idempotency.ttl.is_zero();
+    let idempotency_key = match honoured.then(|| options::idempotency_key(&parts.headers)).transpose() {
+        Ok(key) => key.flatten(),
+        Err(error) => return refuse(&gateway, surface, started, error),
     };
     let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
     let (mut call, upload) = match request::read(parts, body, surface, gateway.settings.server.max_body, started).await
