@@ -39,6 +39,8 @@ const PIECES: u32 = 6;
 struct Inner {
     running: [Arc<AtomicUsize>; 4],
     runs: Arc<AtomicUsize>,
+    /// Pieces that were asked for.
+    pulled: Arc<AtomicUsize>,
     fate: Arc<Fate>,
 }
 
@@ -55,14 +57,14 @@ impl Service<CallRequest> for Inner {
         let key = request.call.idempotency_key.map_or(b'0', |key| key.as_bytes()[0]);
         let running = Running::enter(&self.running[usize::from(key - b'0')]);
         let run = self.runs.fetch_add(1, Ordering::SeqCst);
-        let fate = Arc::clone(&self.fate);
+        let (fate, pulled) = (Arc::clone(&self.fate), Arc::clone(&self.pulled));
         Box::pin(async move {
             tokio::task::yield_now().await;
             match request.call.path.as_str() {
                 "/panics" => panic!("as asked for"),
                 "/fails" => Err(CallError::local(Class::Upstream500, format!("run {run}"))),
                 "/whole" => Ok(reply(Payload::Whole(format!("run {run}").into()), fate)),
-                path => Ok(reply(Payload::Events(pieces(run, path == "/breaks", running)), fate)),
+                path => Ok(reply(Payload::Events(pieces(run, path == "/breaks", running, pulled)), fate)),
             }
         })
     }
@@ -86,15 +88,18 @@ fn reply(payload: Payload, fate: Arc<Fate>) -> Reply {
 }
 
 /// `run N;` over and over, a yield between any two, the tokens in the fourth.
-fn pieces(run: usize, breaks: bool, running: Running) -> crate::call::PieceStream {
-    Box::pin(stream::unfold((0, running), move |(at, running)| async move {
-        tokio::task::yield_now().await;
-        let usage = (at == 3).then_some(Usage { input: 1, output: 6 });
-        let piece = Piece { bytes: format!("run {run};").into(), events: 1, usage, done: false };
-        match at {
-            PIECES => None,
-            4 if breaks => Some((Err(Failure::new(Class::StreamTruncated, "as asked for")), (PIECES, running))),
-            _ => Some((Ok(piece), (at + 1, running))),
+fn pieces(run: usize, breaks: bool, running: Running, pulled: Arc<AtomicUsize>) -> crate::call::PieceStream {
+    Box::pin(stream::unfold((0, running), move |(at, running)| {
+        pulled.fetch_add(1, Ordering::SeqCst);
+        async move {
+            tokio::task::yield_now().await;
+            let usage = (at == 3).then_some(Usage { input: 1, output: 6 });
+            let piece = Piece { bytes: format!("run {run};").into(), events: 1, usage, done: false };
+            match at {
+                PIECES => None,
+                4 if breaks => Some((Err(Failure::new(Class::StreamTruncated, "as asked for")), (PIECES, running))),
+                _ => Some((Ok(piece), (at + 1, running))),
+            }
         }
     }))
 }
@@ -270,4 +275,23 @@ async fn the_last_to_leave_says_why() {
         drop(other);
         assert_eq!(inner.fate.get(), expected);
     }
+}
+
+#[tokio::test]
+async fn a_lone_slow_reader_slows_the_model_and_a_slow_one_beside_a_fast_one_does_not() {
+    let (_, inner, mut service) = service(Duration::from_secs(600));
+    let Payload::Events(mut slow) = service.call(call("/streams", Some(1))).await.unwrap().payload else {
+        panic!("a stream")
+    };
+    for read in 0..3 {
+        for _ in 0..50 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(inner.pulled.load(Ordering::SeqCst), read + 1, "one piece ahead of its reader");
+        assert!(slow.next().await.unwrap().is_ok());
+    }
+    let fast = all(service.call(call("/streams", Some(1)))).await;
+    assert_eq!(fast, ("run 0;".repeat(6), None, None));
+    let rest: Vec<_> = slow.map(|piece| String::from_utf8(piece.unwrap().bytes.to_vec()).unwrap()).collect().await;
+    assert_eq!(rest.concat(), "run 0;".repeat(3));
 }
