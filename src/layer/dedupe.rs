@@ -100,7 +100,7 @@ impl DedupeLayer {
             match self.keys.ask(key, print, clock::now()) {
                 Asked::Lead(execution, mut reader) => {
                     let abort_with = execution.abort_with();
-                    let task = tokio::spawn(run(self.keys.clone(), execution, inner.call(request)));
+                    let task = tokio::spawn(run(inner.call(request), execution, self.keys.clone()));
                     abort_with(task.abort_handle());
                     // The plan keeps the deadline of what it runs.
                     let (head, usage) = begin(&mut reader).await?;
@@ -137,9 +137,11 @@ impl DedupeLayer {
     }
 }
 
-/// The task of an execution. What runs upstream is dropped before `execution` is, and so before its key is free.
-async fn run(keys: Keys, mut execution: Execution, answer: Pending<Reply, CallError>) {
-    let sweep = match answer.await {
+/// The task of an execution. What runs upstream is dropped before `execution` is, and so before its key is free: also in
+/// a task that is aborted before it was ever polled, whose arguments are dropped in this order.
+async fn run(answer: Pending<Reply, CallError>, mut execution: Execution, keys: Keys) {
+    let answered = answer.await;
+    let sweep = match answered {
         Err(error) => return execution.refused(error),
         Ok(reply) => {
             let head = Head {

@@ -57,10 +57,10 @@ impl Keys {
             Err(NoReader::Late) => Asked::Conflict(Conflict::TooLong),
         };
         match self.change(|table| table.policy.ask(key, request, now, Shared::new)) {
-            KeyVerdict::Lead(ticket, shared) => match shared.reader(self, Some(ticket)) {
-                Ok(reader) => Asked::Lead(Execution { keys: self.clone(), ticket, shared, open: true }, reader),
-                Err(_) => Asked::Conflict(Conflict::Full),
-            },
+            KeyVerdict::Lead(ticket, shared) => {
+                let reader = shared.first_reader(self, ticket);
+                Asked::Lead(Execution { keys: self.clone(), ticket, shared, open: true }, reader)
+            }
             KeyVerdict::Join(ticket, shared) => read(&shared, Some(ticket), Asked::Join),
             KeyVerdict::Replay(shared) => read(&shared, None, Asked::Replay),
             KeyVerdict::Wait(shared) => wait(&shared),

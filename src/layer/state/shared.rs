@@ -141,8 +141,16 @@ impl Inner {
 }
 
 impl Shared {
+    /// An execution with one reader already, so that nobody who joins and leaves can be the last before it.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), gone: watch::Sender::new(false) })
+        let first = Place { id: 0, at: 0, read: 0, lost: false, waker: None };
+        let inner = Inner { readers: vec![first], next: 1, teller: Some(0), ..Inner::default() };
+        Arc::new(Self { inner: Mutex::new(inner), gone: watch::Sender::new(false) })
+    }
+
+    /// The reader it was made with; to be taken once.
+    pub fn first_reader(self: &Arc<Self>, keys: &Keys, ticket: Ticket) -> Reader {
+        self.reads(keys, Some(ticket), 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -163,14 +171,14 @@ impl Shared {
         }
         let id = inner.next;
         inner.next += 1;
-        if id == 0 {
-            inner.teller = Some(0);
-        }
         inner.readers.push(Place { id, at: 0, read: 0, lost: false, waker: None });
         inner.wake_source();
         drop(inner);
-        let (keys, shared, fate) = (keys.clone(), Arc::clone(self), Arc::default());
-        Ok(Reader { keys, ticket, shared, id, fate, over: false })
+        Ok(self.reads(keys, ticket, id))
+    }
+
+    fn reads(self: &Arc<Self>, keys: &Keys, ticket: Option<Ticket>, id: u64) -> Reader {
+        Reader { keys: keys.clone(), ticket, shared: Arc::clone(self), id, fate: Arc::default(), over: false }
     }
 
     /// What ends the execution when everybody has left.
