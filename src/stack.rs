@@ -9,10 +9,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Keys, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Keys, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, DedupeLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
-    ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, IdleLayer, LimitLayer,
+    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{EndpointSettings, Leaf};
@@ -29,22 +29,25 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
         .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
-        // asked, the less busy of two.
-        .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), Arc::clone(&shared.sink))))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.endpoints.breakers.clone()))
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
+        // that this call has not asked, the cheaper of two.
+        .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
 #[rustfmt::skip]
-pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, slots: &Slots, sink: &Arc<dyn Sink>) -> AttemptService
+pub fn attempt_stack<S>(
+    endpoint: &EndpointSettings, leaf: S, slots: &Slots, breakers: &Breakers, sink: &Arc<dyn Sink>,
+) -> AttemptService
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
     AttemptService::new(ServiceBuilder::new()
+        // Refuses before anything is sent, so that a refusal counts nowhere; hears once how each send ended.
+        .layer(BreakerLayer::new(breakers.clone()))
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
         // The send's place at the endpoint, kept until the body is dropped: what is in flight, and not more.
@@ -59,9 +62,8 @@ where
 struct Shared {
     sink: Arc<dyn Sink>,
     names: Arc<Vec<String>>,
-    attempts: Arc<Vec<AttemptService>>,
+    endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
-    slots: Slots,
     keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
@@ -77,6 +79,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// One breaker per endpoint.
+    pub breakers: Breakers,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -102,26 +106,40 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
+    let breakers = breakers(settings, sink, now);
     let (pools, pools_of) = pools(&settings.routes);
     let limits: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.concurrency).collect();
     let slots = Slots::new(&limits, &pools);
     let leaves = settings.endpoints.iter().zip(leaves);
-    let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, sink));
+    let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, &breakers, sink));
     let budgets = settings.routes.iter().map(|route| {
         Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
     });
     let shared = Shared {
         sink: Arc::clone(sink),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
-        attempts: Arc::new(attempts.collect()),
+        endpoints: Endpoints {
+            stacks: Arc::new(attempts.collect()),
+            ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
+            slots: slots.clone(),
+            breakers: breakers.clone(),
+        },
         budgets: budgets.collect(),
-        slots: slots.clone(),
         keys: Keys::new(settings.server.idempotency),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, slots: shared.slots, pools: shared.pools }
+    let Shared { endpoints, budgets, pools, .. } = shared;
+    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, pools }
+}
+
+/// The breakers of all endpoints, who know which routes share which endpoint.
+fn breakers(settings: &Settings, sink: &Arc<dyn Sink>, now: std::time::Instant) -> Breakers {
+    let routes = settings.routes.iter().map(|route| route.targets.clone()).collect();
+    // What a client's own key is refused is the client's.
+    let endpoints = settings.endpoints.iter().map(|endpoint| (endpoint.breaker, !endpoint.forward_client_key));
+    Breakers::new(endpoints.collect(), routes, Arc::clone(sink), now)
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -126,6 +126,8 @@ pub struct Call {
     pub choices: u64,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,
+    /// A number for the beginning of the prompt, where the route has a pool that goes by it.
+    pub prefix: Option<u64>,
     /// When the request line was read, monotonic.
     pub started: Instant,
     /// How long the client says it will wait, from `x-outrigger-timeout` or its SDK's own headers.
@@ -242,6 +244,8 @@ pub struct Attempt {
     pub call: Arc<Call>,
     /// Why it is made.
     pub kind: AttemptKind,
+    /// The route, as numbered in the settings; `None` for a question of our own, such as for a list of models.
+    pub route: Option<usize>,
     /// Which target of the route, counted from 0.
     pub target: usize,
     /// The endpoint, once balance has chosen it; as numbered in the settings.

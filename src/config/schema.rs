@@ -24,6 +24,7 @@ fn object(path: &str) -> Value {
         }
         let value = match keys::find(&full) {
             Some(Found::Value(row)) => leaf(row),
+            Some(Found::Map) if keys::may_be_off(&full) => json!({ "anyOf": [object(&full), { "const": "off" }] }),
             Some(Found::Map) => object(&full),
             Some(Found::List) => json!({ "type": "array", "items": object(&format!("{full}[]")) }),
             None => continue,
@@ -58,6 +59,7 @@ fn leaf(row: &Row) -> Value {
             { "type": "string" },
             { "type": "object", "additionalProperties": false, "required": ["balance"], "properties": {
                 "balance": { "type": "array", "minItems": 1, "items": { "type": "string" } },
+                "by": { "enum": ["load", "prefix"] },
             } },
         ] } }),
         Type::Later => json!(true),

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tower::{Layer, Service};
 
 use super::Pending;
-use super::state::{Asked, Execution, Head, Keys, Reader};
+use super::state::{Execution, Head, Keyed, Keys, Reader};
 use crate::call::{
     Call, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, Repeated, Reply, RequestBody, Signal, Sink,
 };
@@ -98,7 +98,7 @@ impl DedupeLayer {
         };
         let (mut reader, result) = loop {
             match self.keys.ask(key, print, clock::now()) {
-                Asked::Lead(execution, mut reader) => {
+                Keyed::Lead(execution, mut reader) => {
                     let abort_with = execution.abort_with();
                     let task = tokio::spawn(run(inner.call(request), execution, self.keys.clone()));
                     abort_with(task.abort_handle());
@@ -106,15 +106,15 @@ impl DedupeLayer {
                     let (head, usage) = begin(&mut reader).await?;
                     return Ok(Reply { usage, ..reply(&head, reader) });
                 }
-                Asked::Join(reader) => break (reader, Repeated::Joined),
-                Asked::Replay(reader) => break (reader, Repeated::Replayed),
-                Asked::Wait(mut gone) => tokio::select! {
+                Keyed::Join(reader) => break (reader, Repeated::Joined),
+                Keyed::Replay(reader) => break (reader, Repeated::Replayed),
+                Keyed::Wait(mut gone) => tokio::select! {
                     biased;
                     // A closed channel says the same.
                     _ = gone.wait_for(|gone| *gone) => {}
                     () = &mut clock => return Err(late()),
                 },
-                Asked::Conflict(conflict) => {
+                Keyed::Conflict(conflict) => {
                     self.tell(Repeated::Conflict);
                     return Err(refused(conflict));
                 }

@@ -125,6 +125,7 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         include_usage: false,
         choices: 1,
         prompt_bytes: 2,
+        prefix: None,
         started: now,
         client_patience: None,
         deadline: now + Duration::from_secs(60),

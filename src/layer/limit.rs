@@ -13,7 +13,9 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use super::state::Slots;
-use crate::call::{Attempt, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Place, Verdict};
+use crate::call::{
+    Attempt, AttemptReply, Class, Counts, Failure, Fate, Milestone, Payload, Piece, PieceStream, Place, Verdict,
+};
 use crate::clock;
 use crate::dialect::{Dialect, detect};
 use crate::policy::Sample;
@@ -64,6 +66,8 @@ where
             // A listing, not a call: it takes no place and teaches nothing.
             return Box::pin(self.inner.call(attempt));
         };
+        // It has a place, and its breaker let it through: it goes out now.
+        (attempt.report)(Milestone::Dispatched(attempt.endpoint));
         let mut stay = Stay {
             slots: self.slots.clone(),
             endpoint: attempt.endpoint,
@@ -128,6 +132,9 @@ impl Stay {
     }
 
     fn failed(&mut self, failure: &Failure) {
+        if failure.counts() != Counts::Nothing {
+            self.slots.failed(self.endpoint, clock::now());
+        }
         let overloaded = match failure.class {
             Class::RateLimited | Class::UpstreamOverloaded | Class::FirstTokenTimeout => true,
             Class::UpstreamUnavailable => matches!(failure.status, Some(503 | 529)),
@@ -186,7 +193,11 @@ impl Stream for Held {
                     stay.first(piece, at);
                 }
             }
-            None | Some(Err(_)) => this.body = None,
+            Some(Err(failure)) => {
+                stay.failed(failure);
+                this.body = None;
+            }
+            None => this.body = None,
         }
         Poll::Ready(item)
     }

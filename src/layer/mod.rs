@@ -1,6 +1,7 @@
 //! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
 
 mod balance;
+mod breaker;
 mod deadline;
 mod dedupe;
 mod idle;
@@ -15,7 +16,8 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
-pub use balance::Balance;
+pub use balance::{Balance, Endpoints};
+pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use dedupe::DedupeLayer;
 pub use idle::IdleLayer;

@@ -3,9 +3,11 @@
 pub mod admission;
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod glob;
 pub mod idempotency;
+pub mod latency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -18,6 +20,6 @@ pub use idempotency::{Conflict, Idempotency, Ticket, Verdict as KeyVerdict};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{
-    Backoff, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target,
-    Timeouts,
+    Backoff, BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings,
+    RouteSettings, Spread, Target, Timeouts,
 };

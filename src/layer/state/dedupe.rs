@@ -29,7 +29,7 @@ struct Table {
 }
 
 /// The answer to a call that has a key.
-pub enum Asked {
+pub enum Keyed {
     /// It executes, and reads what comes of it.
     Lead(Execution, Reader),
     /// It reads what comes of the execution under way.
@@ -49,22 +49,22 @@ impl Keys {
     }
 
     /// A call came with `key`, a hash over its scope as well, for `request`, a hash too.
-    pub fn ask(&self, key: Hash, request: Hash, now: Instant) -> Asked {
-        let wait = |shared: &Shared| Asked::Wait(shared.gone.subscribe());
-        let read = |shared: &Arc<Shared>, ticket, with: fn(Reader) -> Asked| match shared.reader(self, ticket) {
+    pub fn ask(&self, key: Hash, request: Hash, now: Instant) -> Keyed {
+        let wait = |shared: &Shared| Keyed::Wait(shared.gone.subscribe());
+        let read = |shared: &Arc<Shared>, ticket, with: fn(Reader) -> Keyed| match shared.reader(self, ticket) {
             Ok(reader) => with(reader),
             Err(NoReader::Left) => wait(shared),
-            Err(NoReader::Late) => Asked::Conflict(Conflict::TooLong),
+            Err(NoReader::Late) => Keyed::Conflict(Conflict::TooLong),
         };
         match self.change(|table| table.policy.ask(key, request, now, Shared::new)) {
             KeyVerdict::Lead(ticket, shared) => {
                 let reader = shared.first_reader(self, ticket);
-                Asked::Lead(Execution { keys: self.clone(), ticket, shared, open: true }, reader)
+                Keyed::Lead(Execution { keys: self.clone(), ticket, shared, open: true }, reader)
             }
-            KeyVerdict::Join(ticket, shared) => read(&shared, Some(ticket), Asked::Join),
-            KeyVerdict::Replay(shared) => read(&shared, None, Asked::Replay),
+            KeyVerdict::Join(ticket, shared) => read(&shared, Some(ticket), Keyed::Join),
+            KeyVerdict::Replay(shared) => read(&shared, None, Keyed::Replay),
             KeyVerdict::Wait(shared) => wait(&shared),
-            KeyVerdict::Conflict(conflict) => Asked::Conflict(conflict),
+            KeyVerdict::Conflict(conflict) => Keyed::Conflict(conflict),
         }
     }
 
