@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tower::{Layer, Service};
 
 use super::Pending;
-use super::state::{Execution, Head, Keyed, Keys, Reader};
+use super::state::{Begun, Execution, Head, Keyed, Keys, Reader};
 use crate::call::{
     Call, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, Repeated, Reply, RequestBody, Signal, Sink,
 };
@@ -204,7 +204,7 @@ async fn sweeping(keys: Keys) {
     }
 }
 
-async fn begin(reader: &mut Reader) -> Result<(Arc<Head>, Option<crate::call::Usage>), CallError> {
+async fn begin(reader: &mut Reader) -> Result<Begun, CallError> {
     std::future::poll_fn(|cx| reader.poll_head(cx)).await
 }
 

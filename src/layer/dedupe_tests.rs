@@ -173,7 +173,7 @@ async fn among_many_who_come_and_leave_one_key_never_has_two_executions() {
                 let key = (task + round) % 4;
                 let path = ["/streams", "/whole", "/breaks", "/fails"][key as usize];
                 let answer = service.call(call(path, Some(key)));
-                if (task * 7 + round) % 3 == 0 {
+                if (task * 7 + round).is_multiple_of(3) {
                     // It leaves after some moments, wherever it is by then.
                     let mut moments = (task + round) % 20;
                     let patience = std::future::poll_fn(|cx| {

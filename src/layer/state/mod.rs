@@ -14,7 +14,7 @@ use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry};
 pub use dedupe::{Execution, Keyed, Keys};
-pub use shared::{Head, Reader};
+pub use shared::{Begun, Head, Reader};
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

@@ -49,6 +49,9 @@ pub struct Head {
     pub body: Option<Bytes>,
 }
 
+/// How the answer begins, and its tokens where the call that reads it is the one to tell them.
+pub type Begun = (Arc<Head>, Option<Usage>);
+
 /// What a piece counts in memory.
 pub(super) fn cost(piece: &Piece) -> usize {
     piece.bytes.len() + PIECE
@@ -280,11 +283,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// How the answer begins, and its tokens where this call is the one to tell them.
+    /// How the answer begins, as soon as it does.
     ///
     /// # Errors
     /// The execution has no answer.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Arc<Head>, Option<Usage>), CallError>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, CallError>> {
         let mut inner = self.shared.lock();
         let Some(head) = inner.head.clone() else {
             if let Some(place) = inner.readers.iter_mut().find(|place| place.id == self.id) {
