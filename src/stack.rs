@@ -9,10 +9,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, Rates, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Keys, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, IdleLayer,
-    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, Health,
+    IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::{Dialler, EndpointSettings, Leaf};
@@ -28,6 +28,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
+        // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
+        .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
             shared.endpoints.breakers.clone(), shared.endpoints.health.clone(), Arc::clone(&shared.sink)))
@@ -66,6 +68,7 @@ struct Shared {
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     rates: Rates,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -134,6 +137,7 @@ where
         },
         budgets: budgets.collect(),
         rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
+        keys: Keys::new(settings.server.idempotency),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();

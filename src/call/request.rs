@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::{Class, RequestBody, Upload, Verdict};
 
@@ -147,6 +147,8 @@ pub struct Call {
     pub traceparent: String,
     /// The configured name of the client key used, for logs.
     pub key_name: Option<Arc<str>>,
+    /// The client's `Idempotency-Key`, where one is honoured.
+    pub idempotency_key: Option<HeaderValue>,
     /// How it stands while it has no answer.
     pub standing: Arc<Standing>,
 }

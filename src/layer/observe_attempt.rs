@@ -10,8 +10,8 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use crate::call::{
-    Attempt, AttemptEnd, AttemptKind, AttemptReply, Call, Class, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink,
-    Verdict,
+    Attempt, AttemptEnd, AttemptKind, AttemptReply, Call, Class, Failure, Fate, Payload, Piece, PieceStream, Signal,
+    Sink, Verdict,
 };
 use crate::clock;
 

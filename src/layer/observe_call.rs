@@ -69,6 +69,7 @@ where
             ended: false,
             standing: Arc::clone(&call.standing),
             fate: None,
+            is_cached: false,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -109,6 +110,8 @@ struct Guard {
     standing: Arc<Standing>,
     /// The status that went out, and what the answering send counts as.
     fate: Option<(u16, Arc<Fate>)>,
+    /// The answer is another call's: its times say nothing of an endpoint.
+    is_cached: bool,
     end: CallEnd,
 }
 
@@ -119,7 +122,8 @@ impl Guard {
         self.end.sends = reply.sends;
         self.fate = Some((reply.status, Arc::clone(&reply.fate)));
         self.end.usage = reply.usage;
-        if reply.trail.is_empty() {
+        self.is_cached = reply.outcome == Outcome::Cached;
+        if reply.trail.is_empty() && !self.is_cached {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
             let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
@@ -127,7 +131,7 @@ impl Guard {
         let outcome = reply.outcome;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
-                self.end.first = Some(now.saturating_duration_since(self.started));
+                self.end.first = (!self.is_cached).then(|| now.saturating_duration_since(self.started));
                 self.done(reply.status, outcome, None);
                 Payload::Whole(bytes)
             }
@@ -180,7 +184,7 @@ impl Guard {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
         }
-        if piece.events == 0 {
+        if piece.events == 0 || self.is_cached {
             return;
         }
         let now = clock::now();

@@ -112,13 +112,7 @@ impl Seen {
 }
 
 /// The requests in what one life of a stand-in wrote.
-fn sends(
-    text: &str,
-    mock: usize,
-    killed: Option<u64>,
-    stops: &[(u64, u64)],
-    called: &HashMap<u32, u64>,
-) -> Vec<Seen> {
+fn sends(text: &str, mock: usize, killed: Option<u64>, stops: &[(u64, u64)], called: &HashMap<u32, u64>) -> Vec<Seen> {
     let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     let since = |at: u64| stops.iter().find(|(from, to)| (*from..*to).contains(&at)).map_or(at, |(from, _)| *from);
     for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {

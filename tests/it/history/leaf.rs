@@ -74,7 +74,9 @@ impl Life {
     /// The answer's events; the last is its end.
     fn words(&self, events: u32) -> Vec<String> {
         let Self { call, send, endpoint, .. } = self;
-        let word = |at| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"c{call}s{send}e{endpoint}w{at} \"}}}}]}}\n\n");
+        let word = |at| {
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"c{call}s{send}e{endpoint}w{at} \"}}}}]}}\n\n")
+        };
         let mut words: Vec<String> = (0..events).map(word).collect();
         words.push("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".into());
         words
@@ -134,7 +136,8 @@ async fn whole(life: &Life, end: End, respects: bool) -> Result<Bytes, Failure> 
     let (call, send) = (life.call, life.send);
     match end {
         End::Done => {
-            let text = format!("{{\"choices\":[{{\"message\":{{\"content\":\"c{call}s{send}e{}\"}}}}]}}", life.endpoint);
+            let text =
+                format!("{{\"choices\":[{{\"message\":{{\"content\":\"c{call}s{send}e{}\"}}}}]}}", life.endpoint);
             life.recorder.tell(What::Said { call, send, text: text.clone(), complete: true });
             life.recorder.tell(What::First { call, send });
             Ok(text.into())

@@ -177,6 +177,7 @@ fn schedules_get_everywhere() {
         "outcome retried",
         "outcome hedged",
         "outcome fallback",
+        "outcome cached",
         "outcome failed",
         "outcome cancelled",
         "left mid-stream",

@@ -177,7 +177,8 @@ fn i2_bytes_of_no_one_answer() {
     let client = |bytes: &str| streaming(&text, true).bytes(1.0, 1, bytes);
     ends_well(client(&text)).holds();
     // Something is missing, something is repeated, the end is missing, both ends are there, nobody's words.
-    for bytes in [format!("{ONE}{DONE}"), format!("{ONE}{ONE}{TWO}{DONE}"), format!("{ONE}{TWO}"), "data: x\n\n".into()] {
+    for bytes in [format!("{ONE}{DONE}"), format!("{ONE}{ONE}{TWO}{DONE}"), format!("{ONE}{TWO}"), "data: x\n\n".into()]
+    {
         ends_well(client(&bytes)).breaks("I2");
     }
     ends_badly(client(&format!("{text}{ERROR}"))).breaks("I2");
@@ -193,7 +194,8 @@ fn i2_bytes_of_no_one_answer() {
 #[test]
 fn i2_an_answer_of_two_sends() {
     let two = story().called(0.0, call(1)).goes(0.0, 1, 0, "first", 0).goes(0.5, 1, 1, "hedge", 0);
-    let two = two.said(1.0, 1, 0, &format!("{ONE}{ONE}{DONE}"), true).said(1.0, 1, 1, &format!("{TWO}{TWO}{DONE}"), true);
+    let two =
+        two.said(1.0, 1, 0, &format!("{ONE}{ONE}{DONE}"), true).said(1.0, 1, 1, &format!("{TWO}{TWO}{DONE}"), true);
     let two = two.head(1.0, 1, 200, 2).bytes(1.0, 1, &format!("{ONE}{TWO}{DONE}"));
     two.over(1.0, 1, 0).over(1.0, 1, 1).ended(1.0, 1, 200, "ok", 2).closed(1.0, 1).rests().breaks("I2");
 }
@@ -312,9 +314,8 @@ fn i6_a_circuit_opens_for_what_is_not_the_upstreams_fault() {
 #[test]
 fn i7_more_in_flight_than_the_limit() {
     let at_once = |calls: u32| {
-        let story = (0..calls).fold(story(), |story, number| {
-            story.called(0.0, call(number)).goes(0.0, number, 0, "first", 0)
-        });
+        let story =
+            (0..calls).fold(story(), |story, number| story.called(0.0, call(number)).goes(0.0, number, 0, "first", 0));
         (0..calls).fold(story, |story, number| story.answered(1.0, number, 1)).rests()
     };
     at_once(2).holds();

@@ -106,6 +106,22 @@ impl Recorder {
     }
 }
 
+impl Inner {
+    /// The call of this id. One that shares another's execution and whose client has just left was never named.
+    fn of(&self, id: &str, now: u64) -> Option<u32> {
+        let left = self.events.iter().rev().take_while(|event| event.at == now).find_map(|event| match event.what {
+            What::Left { call } => Some(call),
+            _ => None,
+        });
+        let ended = |call| {
+            let same = |event: &&Event| matches!(event.what, What::Ended { call: other, .. } if other == call);
+            self.events.iter().rev().take_while(|event| event.at == now).any(|event| same(&event))
+        };
+        let named = |call| self.calls.values().any(|named| *named == call);
+        self.calls.get(id).copied().or(left.filter(|call| !ended(*call) && !named(*call)))
+    }
+}
+
 impl Sink for Recorder {
     fn emit(&self, signal: Signal) {
         match signal {
@@ -115,7 +131,7 @@ impl Sink for Recorder {
                 self.tell(What::Verdict { call, send, verdict: end.verdict.as_str().into() });
             }
             Signal::CallEnded(end) => {
-                let known = self.inner.lock().unwrap().calls.get(&end.id).copied();
+                let known = self.inner.lock().unwrap().of(&end.id, self.now());
                 self.tell(What::Ended {
                     call: known.unwrap_or(u32::MAX),
                     status: end.status,

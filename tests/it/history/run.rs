@@ -124,6 +124,8 @@ async fn play(schedule: Arc<Schedule>) -> Vec<Event> {
         schedule.calls.iter().map(|plan| client(Arc::clone(&recorder), Arc::clone(&gateway), plan)).collect();
     let clients = clients.collect::<()>();
     tokio::join!(biased; clients, operator(&schedule.policy, &stop));
+    // An execution that nobody waits for any more ends a moment later.
+    clock::sleep(Duration::from_secs(1)).await; // paces the load, not a wait
     recorder.tell(What::Rest {
         in_use: (0..endpoints).map(|endpoint| slots.at(endpoint).1).collect(),
         waiting: pools.iter().map(|pool| slots.waiting(*pool)).collect(),
@@ -154,32 +156,38 @@ async fn client(recorder: Arc<Recorder>, gateway: Arc<Gateway>, plan: &Plan) {
 }
 
 fn request(plan: &Plan, call: u32) -> (Called, Request<Body>) {
-    let words = "so ".repeat(plan.words);
-    let body = format!(
-        r#"{{"model":"m","stream":{},"messages":[{{"role":"user","content":"{call} {words}"}}]}}"#,
-        plan.stream
-    );
+    let (words, stream) = match plan.key {
+        // One key is one question, asked in one way.
+        Some(key) => (format!("key {key}"), key > 0),
+        None => (format!("{call} {}", "so ".repeat(plan.words)), plan.stream),
+    };
+    let body = format!(r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"{words}"}}]}}"#);
     let called = Called {
         call,
         read: true,
-        stream: plan.stream,
+        stream,
         priority: plan.priority.unwrap_or(1),
         patience: plan.patience.map(|patience| patience * 1000),
         retries: plan.retries,
         no_hedge: plan.no_hedge,
         no_fallback: plan.no_fallback,
         again: call != plan.call,
-        key: None,
+        key: plan.key.map(|key| key.to_string()),
         slow: plan.slow * 1000,
         body: digest(body.as_bytes()),
     };
-    let mut request = Request::post("/v1/chat/completions").header("content-type", "application/json").header(CALL, call);
+    let mut request =
+        Request::post("/v1/chat/completions").header("content-type", "application/json").header(CALL, call);
     let options = [
-        ("x-outrigger-priority", plan.priority.map(|priority| Priority::ALL[usize::from(priority)].as_str().to_owned())),
+        (
+            "x-outrigger-priority",
+            plan.priority.map(|priority| Priority::ALL[usize::from(priority)].as_str().to_owned()),
+        ),
         ("x-outrigger-timeout", plan.patience.map(|patience| format!("{patience}ms"))),
         ("x-outrigger-retries", plan.retries.map(|retries| retries.to_string())),
         ("x-outrigger-hedge", plan.no_hedge.then(|| "off".to_owned())),
         ("x-outrigger-fallback", plan.no_fallback.then(|| "off".to_owned())),
+        ("idempotency-key", called.key.clone()),
         ("x-stainless-retry-count", called.again.then(|| "1".to_owned())),
     ];
     for (name, value) in options {

@@ -63,8 +63,18 @@ pub struct Act {
 pub enum Then {
     /// Nothing, for ever.
     Hang,
-    Fail { class: Class, wait: Option<u64>, unsent: bool },
-    Answer { first: u64, events: u32, gap: u64, pings: bool, end: End },
+    Fail {
+        class: Class,
+        wait: Option<u64>,
+        unsent: bool,
+    },
+    Answer {
+        first: u64,
+        events: u32,
+        gap: u64,
+        pings: bool,
+        end: End,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +83,9 @@ pub enum End {
     /// Breaks after its last event.
     Fail(Class),
     /// Keep-alives for ever instead of its last event, or nothing.
-    Stall { pings: bool },
+    Stall {
+        pings: bool,
+    },
 }
 
 /// One call of one client.
@@ -93,6 +105,8 @@ pub struct Plan {
     /// How often the client itself asks again.
     pub again: u32,
     pub words: usize,
+    /// The same key and body as others with this number.
+    pub key: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -249,7 +263,10 @@ fn silence(rng: &mut Rng) -> Act {
     if chance(rng, 50) {
         return Act { after: 0, then: Then::Hang };
     }
-    Act { after: one(rng, &[0, 50, 1_000]), then: Then::Answer { first: 86_400_000, events: 1, gap: 0, pings: true, end: End::Done } }
+    Act {
+        after: one(rng, &[0, 50, 1_000]),
+        then: Then::Answer { first: 86_400_000, events: 1, gap: 0, pings: true, end: End::Done },
+    }
 }
 
 fn answer(rng: &mut Rng, may_break: bool) -> Act {
@@ -260,11 +277,15 @@ fn answer(rng: &mut Rng, may_break: bool) -> Act {
     };
     let first = one(rng, &[0, 1, 20, 200, 900, 3_000]);
     let (events, gap) = (rng.u32(1..7), one(rng, &[0, 1, 20, 200, 900]));
-    Act { after: one(rng, &[0, 1, 10, 100, 1_500]), then: Then::Answer { first, events, gap, pings: chance(rng, 20), end } }
+    Act {
+        after: one(rng, &[0, 1, 10, 100, 1_500]),
+        then: Then::Answer { first, events, gap, pings: chance(rng, 20), end },
+    }
 }
 
 fn calls(rng: &mut Rng, span: u64, plain: bool) -> Vec<Plan> {
     let count = rng.u32(3..20);
+    let keyed = !plain && chance(rng, 20);
     let bursts: Vec<u64> = (0..rng.usize(1..4)).map(|_| rng.u64(..span)).collect();
     (0..count)
         .map(|call| {
@@ -288,6 +309,7 @@ fn calls(rng: &mut Rng, span: u64, plain: bool) -> Vec<Plan> {
                 slow: if chance(rng, 8) { one(rng, &[1, 50, 400]) } else { 0 },
                 again: if plain || chance(rng, 80) { 0 } else { rng.u32(1..3) },
                 words: one(rng, &[1, 1, 10, 2_000]),
+                key: (keyed && chance(rng, 50)).then(|| rng.u32(..3)),
             }
         })
         .collect()

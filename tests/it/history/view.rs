@@ -71,6 +71,10 @@ impl CallView {
         Some(at.us + patience)
     }
 
+    pub fn key(&self) -> Option<&str> {
+        self.called.as_ref()?.1.key.as_deref()
+    }
+
     /// Sends that went out.
     pub fn went(&self) -> impl Iterator<Item = &SendView> {
         self.sends.values().filter(|send| send.sent.is_some())
@@ -98,6 +102,15 @@ impl View {
             view.take(At { line, us: event.at }, &event.what);
         }
         view
+    }
+
+    /// What may have answered a call: its own sends, and with a key those of every call with that key.
+    pub fn answers<'a>(&'a self, call: &'a CallView) -> impl Iterator<Item = &'a SendView> {
+        let shared = self
+            .calls
+            .values()
+            .filter(|other| other.call != call.call && call.key().is_some() && other.key() == call.key());
+        call.went().chain(shared.flat_map(CallView::went))
     }
 
     /// `later` is certainly after `earlier`.

@@ -47,9 +47,9 @@ fn fit(body: &str, answer: &str) -> Fit {
     Fit::None
 }
 
-fn judge(call: &CallView) -> Option<String> {
+fn judge(view: &View, call: &CallView) -> Option<String> {
     let stream = call.called.as_ref().is_some_and(|(_, called)| called.stream);
-    let said: Vec<_> = call.went().filter_map(|send| send.said.as_ref()).collect();
+    let said: Vec<_> = view.answers(call).filter_map(|send| send.said.as_ref()).collect();
     let fits: Vec<(Fit, bool)> = said.iter().map(|(text, complete)| (fit(&call.body, text), *complete)).collect();
     let has = |fit: Fit, complete: bool| fits.contains(&(fit, complete));
     let finished = call.closed.is_some_and(|(_, broken)| !broken) && call.left.is_none();
@@ -85,7 +85,7 @@ pub fn one_answer(view: &View) -> Vec<Broken> {
         }
         let Some((_, status, ..)) = &call.head else { continue };
         if *status < 400 {
-            broken.extend(judge(call).map(|told| Broken::new("I2", call.call, told)));
+            broken.extend(judge(view, call).map(|told| Broken::new("I2", call.call, told)));
             let marks = call.body.matches("data: [DONE]").count();
             let error = call.body.contains("data: {\"error\"") || call.body.contains("\"error\":{");
             if marks > 1 || (marks == 1 && error) {

@@ -11,7 +11,8 @@ const SECOND: u64 = 1_000_000;
 pub fn leaving_ends_it(view: &View) -> Vec<Broken> {
     let mut broken = Vec::new();
     for call in view.calls.values() {
-        let Some(left) = call.left else { continue };
+        // An execution with a key goes on for whoever else waits for it.
+        let Some(left) = call.left.filter(|_| call.key().is_none()) else { continue };
         for send in call.sends.values() {
             let mut wrong = |told: String| broken.push(Broken::new("I10", call.call, told));
             let starts = [send.started, send.went()].into_iter().flatten();
@@ -69,7 +70,8 @@ pub fn higher_goes_first(view: &View) -> Vec<Broken> {
                         && wait.to > at.us
                 });
                 if let Some(lower) = lower {
-                    let told = format!("send {} is turned away ({reason}) while call {} waits", send.number, lower.call.call);
+                    let told =
+                        format!("send {} is turned away ({reason}) while call {} waits", send.number, lower.call.call);
                     broken.push(Broken::new("I11", call.call, told));
                 }
             }
@@ -81,7 +83,10 @@ pub fn higher_goes_first(view: &View) -> Vec<Broken> {
                     && wait.to > at.us
             });
             if let Some(passed) = passed {
-                let told = format!("send {} gets a place at endpoint {endpoint} before call {}", send.number, passed.call.call);
+                let told = format!(
+                    "send {} gets a place at endpoint {endpoint} before call {}",
+                    send.number, passed.call.call
+                );
                 broken.push(Broken::new("I11", call.call, told));
             }
         }
