@@ -12,12 +12,13 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
+use super::carry::Carried;
 use super::race::{Finished, Race, Runner};
 use super::state::{Breakers, SharedBudget};
 use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
-    Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
+    Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
 };
 use crate::clock;
 use crate::policy::{Plan, RouteSettings, Step, Terms};
@@ -119,7 +120,7 @@ struct Start {
 struct Run<'a> {
     retry: &'a Retry,
     call: Arc<Call>,
-    upload: Option<Upload>,
+    upload: Option<Carried>,
     plan: Plan<'a>,
     race: Race,
     starts: Vec<Start>,
@@ -142,7 +143,7 @@ impl Retry {
         let mut run = Run {
             retry: &self,
             call: Arc::new(call),
-            upload,
+            upload: upload.map(Carried::new),
             plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
             race: Race::default(),
             starts: Vec::new(),
@@ -207,7 +208,7 @@ impl Run<'_> {
             used: self.plan.used(),
             barred: self.plan.barred(now),
             place: None,
-            upload: self.upload.take(),
+            upload: self.upload.as_mut().and_then(Carried::lend),
             report: Box::new(move |milestone| {
                 // The loop may be gone already; then nobody wants to know.
                 let _ = reports.send((number, milestone));
