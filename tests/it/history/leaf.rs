@@ -9,10 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, StreamExt, stream};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use outrigger::call::{Attempt, AttemptReply, Class, Failure, Milestone, Payload, Piece, PieceStream, RequestBody};
+use outrigger::call::{
+    Attempt, AttemptReply, Class, Failure, Milestone, Payload, Piece, PieceStream, RequestBody, Surface, Upload,
+};
 use outrigger::clock;
 use tower::Service;
 
@@ -37,18 +39,28 @@ impl Service<Attempt> for Played {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, attempt: Attempt) -> Self::Future {
+    fn call(&mut self, mut attempt: Attempt) -> Self::Future {
         let (call, send) = (number(&attempt.call.headers), attempt.number as u32);
         let body = match &attempt.call.body {
-            RequestBody::Whole(bytes) => Some(digest(bytes)),
-            RequestBody::Streamed => None,
+            RequestBody::Whole(bytes) => digest(bytes),
+            RequestBody::Streamed => digest(&uploaded(attempt.upload.take())),
         };
-        self.recorder.sent(Sent { call, send, endpoint: self.endpoint, limit: None, body });
+        self.recorder.sent(Sent { call, send, endpoint: self.endpoint, limit: None, body: Some(body) });
         let life = Life { recorder: Arc::clone(&self.recorder), call, send, endpoint: self.endpoint };
         let act = self.schedule.act(self.endpoint, call, send, self.recorder.now() / 1000);
         let respects = self.schedule.policy.respect_retry_after;
         Box::pin(play(act, attempt, life, respects))
     }
+}
+
+/// What a client uploads is there at once.
+fn uploaded(upload: Option<Upload>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Some(mut upload) = upload else { return bytes };
+    while let Some(Some(Ok(chunk))) = upload.next().now_or_never() {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes
 }
 
 /// A send at its endpoint, until whoever made it lets go.
@@ -100,6 +112,10 @@ async fn play(act: Act, attempt: Attempt, life: Life, respects: bool) -> Result<
     pace(act.after).await;
     match act.then {
         Then::Hang => std::future::pending().await,
+        Then::Fail { class, .. } if attempt.call.surface == Surface::Opaque && status(class).is_some() => {
+            // Nobody reads it, so it is an answer like any other.
+            Ok(carried(life, class, attempt.endpoint))
+        }
         Then::Fail { class, wait, unsent } => {
             let mut failure = Failure::new(class, "as scheduled");
             failure.retry_after = wait.map(Duration::from_millis);
@@ -113,7 +129,13 @@ async fn play(act: Act, attempt: Attempt, life: Life, respects: bool) -> Result<
             let stream = attempt.call.stream;
             let kind = if stream { "text/event-stream" } else { "application/json" };
             headers.insert(CONTENT_TYPE, kind.parse().expect("a header"));
-            let payload = if stream {
+            let payload = if attempt.call.surface == Surface::Opaque {
+                pace(first).await;
+                let pieces = streamed(life, events, gap, pings, end, respects);
+                let blind =
+                    |piece: Result<Piece, Failure>| piece.map(|piece| Piece { events: 0, done: false, ..piece });
+                Payload::Opaque(Box::pin(pieces.map(blind)))
+            } else if stream {
                 pace(first).await;
                 Payload::Events(streamed(life, events, gap, pings, end, respects))
             } else {
@@ -129,6 +151,35 @@ async fn play(act: Act, attempt: Attempt, life: Life, respects: bool) -> Result<
                 usage: None,
             })
         }
+    }
+}
+
+/// The status of a failure that is an answer.
+fn status(class: Class) -> Option<u16> {
+    match class {
+        Class::Upstream500 => Some(500),
+        Class::UpstreamUnavailable => Some(503),
+        Class::RateLimited => Some(429),
+        _ => None,
+    }
+}
+
+fn carried(life: Life, class: Class, endpoint: usize) -> AttemptReply {
+    let (call, send) = (life.call, life.send);
+    let text = format!("c{call}s{send}e{endpoint} {class}");
+    life.recorder.tell(What::Said { call, send, text: text.clone(), complete: true });
+    life.recorder.tell(What::First { call, send });
+    let pieces = stream::once(async move {
+        let _life = life;
+        Ok(Piece { bytes: text.into(), ..Piece::default() })
+    });
+    AttemptReply {
+        status: status(class).unwrap_or(500),
+        headers: HeaderMap::new(),
+        payload: Payload::Opaque(Box::pin(pieces)),
+        endpoint,
+        first_at: clock::now(),
+        usage: None,
     }
 }
 

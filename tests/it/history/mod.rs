@@ -91,7 +91,7 @@ fn replay() {
         let history = run(&schedule);
         std::fs::create_dir_all("target/histories").unwrap();
         std::fs::write(format!("target/histories/{seed}.jsonl"), event::write(&history)).unwrap();
-        println!("{schedule:#?}\n{}", event::write(&history));
+        std::fs::write(format!("target/histories/{seed}.schedule.txt"), format!("{schedule:#?}")).unwrap();
     }
     all_hold(number("SEED").into_iter());
     let more = number("SEEDS").unwrap_or(1);

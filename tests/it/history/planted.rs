@@ -424,6 +424,15 @@ fn i15_bytes_are_changed() {
     };
     other("b").holds();
     other("c").breaks("I15");
+    let carried = |bytes: &str, complete| {
+        let called = Called { call: 1, body: "b".into(), ..Called::default() };
+        let story = story().then(0.0, What::Called(called)).goes(0.0, 1, 0, "first", 0);
+        ends_well(story.said(1.0, 1, 0, "abc", complete).head(1.0, 1, 200, 1).bytes(1.0, 1, bytes))
+    };
+    carried("abc", true).holds();
+    carried("abd", true).breaks("I15");
+    carried("ab", true).breaks("I15");
+    carried("abc", false).breaks("I15");
     let plain = || Story::new(Setup { mechanisms: Vec::new(), ..setup() }).called(0.0, call(1));
     plain().goes(0.0, 1, 0, "first", 0).answered(1.0, 1, 1).rests().holds();
     let twice = plain().goes(0.0, 1, 0, "first", 0).failed(0.0, 1, 0, "upstream_500", "again");

@@ -156,7 +156,7 @@ async fn client(recorder: Arc<Recorder>, gateway: Arc<Gateway>, plan: &Plan) {
 }
 
 fn request(plan: &Plan, call: u32) -> (Called, Request<Body>) {
-    let (words, stream) = match plan.key {
+    let (words, stream) = match plan.key.filter(|_| !plan.opaque) {
         // One key is one question, asked in one way.
         Some(key) => (format!("key {key}"), key > 0),
         None => (format!("{call} {}", "so ".repeat(plan.words)), plan.stream),
@@ -164,7 +164,7 @@ fn request(plan: &Plan, call: u32) -> (Called, Request<Body>) {
     let body = format!(r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"{words}"}}]}}"#);
     let called = Called {
         call,
-        read: true,
+        read: !plan.opaque,
         stream,
         priority: plan.priority.unwrap_or(1),
         patience: plan.patience.map(|patience| patience * 1000),
@@ -172,12 +172,13 @@ fn request(plan: &Plan, call: u32) -> (Called, Request<Body>) {
         no_hedge: plan.no_hedge,
         no_fallback: plan.no_fallback,
         again: call != plan.call,
-        key: plan.key.map(|key| key.to_string()),
+        key: plan.key.filter(|_| !plan.opaque).map(|key| key.to_string()),
         slow: plan.slow * 1000,
         body: digest(body.as_bytes()),
     };
-    let mut request =
-        Request::post("/v1/chat/completions").header("content-type", "application/json").header(CALL, call);
+    let mut request = Request::post(if plan.opaque { "/v1/audio/speech" } else { "/v1/chat/completions" })
+        .header("content-type", "application/json")
+        .header(CALL, call);
     let options = [
         (
             "x-outrigger-priority",

@@ -107,6 +107,8 @@ pub struct Plan {
     pub words: usize,
     /// The same key and body as others with this number.
     pub key: Option<u32>,
+    /// On a path that nobody reads, with a body that can be sent only once.
+    pub opaque: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -310,6 +312,7 @@ fn calls(rng: &mut Rng, span: u64, plain: bool) -> Vec<Plan> {
                 again: if plain || chance(rng, 80) { 0 } else { rng.u32(1..3) },
                 words: one(rng, &[1, 1, 10, 2_000]),
                 key: (keyed && chance(rng, 50)).then(|| rng.u32(..3)),
+                opaque: chance(rng, 6),
             }
         })
         .collect()

@@ -57,8 +57,8 @@ fn judge(view: &View, call: &CallView) -> Option<String> {
     let of_one = has(Fit::Whole, true) || has(Fit::Whole, false) || has(Fit::Part, true) || has(Fit::Part, false);
     if !finished {
         let broken_off = has(Fit::Broken, true) || has(Fit::Broken, false);
-        return (!call.body.is_empty() && !of_one && !(stream && broken_off))
-            .then(|| format!("what the client had when it left is of no answer: ...{shown:?}"));
+        let fits = call.body.is_empty() || of_one || (stream && broken_off);
+        return (!fits).then(|| format!("what the client had when it left is of no answer: ...{shown:?}"));
     }
     if has(Fit::Whole, true) {
         return None;
@@ -102,6 +102,18 @@ pub fn one_answer(view: &View) -> Vec<Broken> {
     broken
 }
 
+/// What is wrong with a call that nobody reads: its body can be sent once, and what its client has is what was said.
+fn carried(call: &CallView) -> Option<String> {
+    if call.went().count() > 1 {
+        return Some("more than one send of a body that can be sent once".to_owned());
+    }
+    let said = call.went().find_map(|send| send.said.as_ref());
+    let Some((text, complete)) = said else { return None };
+    let whole = call.closed.is_some_and(|(_, broken)| !broken) && call.left.is_none();
+    let right = if whole { *complete && call.body == *text } else { text.starts_with(&call.body) };
+    (!right).then(|| format!("{:?} where {text:?} was said", call.body))
+}
+
 /// I15.
 pub fn untouched(view: &View) -> Vec<Broken> {
     let mut broken = Vec::new();
@@ -114,7 +126,10 @@ pub fn untouched(view: &View) -> Vec<Broken> {
                 broken.push(Broken::new("I15", call.call, told));
             }
         }
-        if !view.setup.mechanisms.is_empty() {
+        if !called.read {
+            broken.extend(carried(call).map(|told| Broken::new("I15", call.call, told)));
+        }
+        if !view.setup.mechanisms.is_empty() || !called.read {
             continue;
         }
         if call.went().count() > 1 {
