@@ -3,6 +3,8 @@
 //! Nothing else composes layers. Two rules fix the order: whatever creates sends stands outside whatever admits them,
 //! and whatever measures an endpoint stands inside the choice of it.
 
+mod carried;
+
 use std::sync::Arc;
 
 use tower::ServiceBuilder;
@@ -15,7 +17,8 @@ use crate::layer::{
     ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
-use crate::transport::{EndpointSettings, Leaf};
+use crate::transport::EndpointSettings;
+pub use carried::Carried;
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -62,7 +65,7 @@ struct Shared {
     sink: Arc<dyn Sink>,
     names: Arc<Vec<String>>,
     attempts: Arc<Vec<AttemptService>>,
-    budgets: Vec<Arc<Vec<SharedBudget>>>,
+    budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     slots: Slots,
     breakers: Breakers,
     /// Per route, the pool of each target.
@@ -76,7 +79,7 @@ pub struct Stacks {
     /// One per endpoint, in the order of the settings.
     pub attempts: Arc<Vec<AttemptService>>,
     /// Per route, one retry budget per target.
-    pub budgets: Vec<Arc<Vec<SharedBudget>>>,
+    pub budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
     /// One breaker per endpoint.
@@ -85,18 +88,9 @@ pub struct Stacks {
     pub pools: Vec<Vec<usize>>,
 }
 
-/// Builds the stacks over real endpoints.
-///
-/// # Errors
-/// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let tls = crate::transport::tls_config();
-    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
-    Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
-}
-
-/// Builds the stacks over any leaves, one per endpoint: the tests bring scripted ones.
-pub fn build_over<S>(settings: &Settings, leaves: Vec<S>, sink: &Arc<dyn Sink>) -> Stacks
+/// Builds the stacks over any leaves, one per endpoint: the tests bring scripted ones. What is known of endpoints, pools
+/// and routes by their names is taken from `carried`.
+pub fn build<S>(settings: &Settings, leaves: Vec<S>, carried: &mut Carried, sink: &Arc<dyn Sink>) -> Stacks
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone
@@ -106,20 +100,17 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
-    let breakers = breakers(settings, sink, now);
     let (pools, pools_of) = pools(&settings.routes);
-    let limits: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.concurrency).collect();
-    let slots = Slots::new(&limits, &pools);
+    let breakers = carried.breakers(settings, sink, now);
+    let slots = carried.slots(settings, &pools, now);
+    let budgets = settings.routes.iter().map(|route| Arc::new(carried.budgets(settings, route, now))).collect();
     let leaves = settings.endpoints.iter().zip(leaves);
     let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, &breakers, sink));
-    let budgets = settings.routes.iter().map(|route| {
-        Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
-    });
     let shared = Shared {
         sink: Arc::clone(sink),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
         attempts: Arc::new(attempts.collect()),
-        budgets: budgets.collect(),
+        budgets,
         slots: slots.clone(),
         breakers: breakers.clone(),
         pools: pools_of,
@@ -128,14 +119,6 @@ where
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
     let Shared { attempts, budgets, slots, breakers, pools, .. } = shared;
     Stacks { calls, attempts, budgets, slots, breakers, pools }
-}
-
-/// The breakers of all endpoints, who know which routes share which endpoint.
-fn breakers(settings: &Settings, sink: &Arc<dyn Sink>, now: std::time::Instant) -> Breakers {
-    let routes = settings.routes.iter().map(|route| route.targets.clone()).collect();
-    // What a client's own key is refused is the client's.
-    let endpoints = settings.endpoints.iter().map(|endpoint| (endpoint.breaker, !endpoint.forward_client_key));
-    Breakers::new(endpoints.collect(), routes, Arc::clone(sink), now)
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -27,7 +27,7 @@ pub struct RetryLayer {
     number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
-    budgets: Arc<Vec<SharedBudget>>,
+    budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
 }
 
@@ -38,7 +38,7 @@ impl RetryLayer {
         number: usize,
         route: Arc<RouteSettings>,
         names: Arc<Vec<String>>,
-        budgets: Arc<Vec<SharedBudget>>,
+        budgets: Arc<Vec<Arc<SharedBudget>>>,
         breakers: Breakers,
     ) -> Self {
         Self { number, route, names, budgets, breakers }
@@ -71,7 +71,7 @@ pub struct Retry {
     number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
-    budgets: Arc<Vec<SharedBudget>>,
+    budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
 }
 

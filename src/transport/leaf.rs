@@ -42,12 +42,15 @@ struct Inner {
 }
 
 impl Leaf {
-    /// Prepares an endpoint.
+    /// Prepares an endpoint. One that is reached as `before` was keeps its connections.
     ///
     /// # Errors
     /// The credential cannot stand in a header.
-    pub fn new(settings: EndpointSettings, tls: Arc<ClientConfig>) -> anyhow::Result<Self> {
-        let client = HttpClient::new(tls, settings.url.starts_with("https:"), settings.timeouts.connect);
+    pub fn new(settings: EndpointSettings, tls: Arc<ClientConfig>, before: Option<&Leaf>) -> anyhow::Result<Self> {
+        let client = match before.filter(|before| settings.is_reached_as(&before.0.settings)) {
+            Some(before) => before.0.client.clone(),
+            None => HttpClient::new(tls, settings.url.starts_with("https:"), settings.timeouts.connect),
+        };
         let secret = |text: String| {
             let mut value = HeaderValue::from_str(&text)
                 .map_err(|_| anyhow::anyhow!("endpoint `{}`: its key cannot stand in a header", settings.name))?;

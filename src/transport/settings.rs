@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::dialect::Dialect;
 use crate::policy::{BreakerSettings, Concurrency, Timeouts};
@@ -45,4 +45,15 @@ pub struct EndpointSettings {
     pub concurrency: Concurrency,
     /// When it is left alone.
     pub breaker: BreakerSettings,
+}
+
+impl EndpointSettings {
+    /// Whether a connection that was made for `other` serves this one too.
+    pub fn is_reached_as(&self, other: &Self) -> bool {
+        let key = |it: &Self| match &it.credential {
+            Credential::None => None,
+            Credential::Key(key) | Credential::File { key, .. } => Some(key.expose_secret().to_owned()),
+        };
+        self.url == other.url && self.timeouts.connect == other.timeouts.connect && key(self) == key(other)
+    }
 }

@@ -2,6 +2,7 @@
 //! await.
 
 mod breakers;
+mod kept;
 mod slots;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,17 +11,23 @@ use std::time::Instant;
 
 use crate::policy::Budget;
 
-pub use breakers::{Breakers, CircuitView, Entry};
-pub use slots::{Asked, Line, Permit, Slots, Turn};
+pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
+pub use kept::Kept;
+pub use slots::{Asked, Line, Permit, Places, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.
-#[derive(Clone, Debug)]
-pub struct SharedBudget(Arc<Mutex<Budget>>);
+#[derive(Debug)]
+pub struct SharedBudget(Mutex<Budget>);
 
 impl SharedBudget {
     /// A fresh budget.
     pub fn new(ratio: f64, now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(Budget::new(ratio, now))))
+        Self(Mutex::new(Budget::new(ratio, now)))
+    }
+
+    /// Another ratio from now on; what was spent stays spent.
+    pub fn set_ratio(&self, ratio: f64) {
+        self.lock().set_ratio(ratio);
     }
 
     /// A first send was made.

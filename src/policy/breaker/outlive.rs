@@ -46,8 +46,12 @@ impl Breaker {
         if let Phase::HalfOpen { probes } = &mut self.phase {
             *probes = 0;
         }
-        let reason = self.rest.map_or(self.reason, |(_, reason)| reason);
-        changes.push(Change { to: self.resting(), reason, until: self.until() });
+        let (to, reason) = match (self.resting(), self.rest) {
+            (State::HalfOpen, _) => (State::HalfOpen, Reason::Elapsed),
+            (to @ (State::Cooldown | State::Credential), Some((_, reason))) => (to, reason),
+            (to, _) => (to, self.reason),
+        };
+        changes.push(Change { to, reason, until: self.until() });
     }
 }
 
