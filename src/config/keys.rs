@@ -163,7 +163,8 @@ pub static ROWS: &[Row] = &[
         "Priority of its calls where there is not room for all; `x-outrigger-priority` may lower it.",
     ),
     later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
-    key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status.").restart(),
+    key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status.")
+        .restart(),
     key(
         "drain.delay",
         TOP,

@@ -66,8 +66,7 @@ fn inherited(out: &mut String, section: &str, rows: &[&Key]) {
 }
 
 fn restart(out: &mut String) {
-    let keys: Vec<String> =
-        KEYS.iter().filter(|key| key.row.restart).map(|key| format!("`{}`", key.path)).collect();
+    let keys: Vec<String> = KEYS.iter().filter(|key| key.row.restart).map(|key| format!("`{}`", key.path)).collect();
     let _ = write!(
         out,
         "\n## Change it while it runs\n\nEvery key takes effect at a [reload](../how-to/reload.md), except these, which need a restart: {}.\n",

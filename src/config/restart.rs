@@ -63,7 +63,10 @@ mod tests {
         new.state_dir = Some("x".into());
         let named = hold(&old, &mut new);
         assert_eq!(named.len(), FIXED.len());
-        assert_eq!((new.server.listen, new.admin.listen, new.state_dir.clone()), (old.server.listen, old.admin.listen, None));
+        assert_eq!(
+            (new.server.listen, new.admin.listen, new.state_dir.clone()),
+            (old.server.listen, old.admin.listen, None)
+        );
         assert_eq!((new.server.max_connections, &new.log), (old.server.max_connections, &old.log));
         assert_eq!(new.server.max_body, 7, "the rest is as it was asked for");
         assert_eq!(hold(&old, &mut new), [""; 0]);

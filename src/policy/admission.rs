@@ -14,8 +14,8 @@ use super::balance::{Candidate, cost, pick};
 use super::limiter::{Limiter, Sample};
 use super::queue::{Arrival, Queue, Waiting};
 use super::settings::Concurrency;
-use members::Free;
 use crate::call::Priority;
+use members::Free;
 
 /// A queue holds at least this many, however low the limits are.
 const SHORTEST_QUEUE: usize = 8;

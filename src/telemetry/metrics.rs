@@ -140,7 +140,19 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load, config })
+        Ok(Self {
+            registry,
+            calls,
+            durations,
+            attempts,
+            interruptions,
+            tokens,
+            breakers,
+            routes,
+            endpoints,
+            load,
+            config,
+        })
     }
 
     /// A call was accepted.

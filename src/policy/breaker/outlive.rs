@@ -118,7 +118,11 @@ mod tests {
         assert_eq!(circuits.whole().state(now), State::Open);
         let short = BreakerSettings { max_open: Duration::from_millis(10), ..other };
         set(&mut circuits, short, &[0], now);
-        assert_eq!(circuits.whole().state(now + Duration::from_millis(11)), State::HalfOpen, "not longer than is allowed");
+        assert_eq!(
+            circuits.whole().state(now + Duration::from_millis(11)),
+            State::HalfOpen,
+            "not longer than is allowed"
+        );
         let changed = set(&mut circuits, BreakerSettings { on: false, ..other }, &[0], now);
         assert_eq!((changed.len(), circuits.whole().state(now)), (1, State::Closed));
     }
@@ -146,7 +150,10 @@ mod tests {
         assert!(circuits.peek(Some(1), now).is_err() && circuits.peek(Some(7), now).is_ok());
         // Only the broken one is left: it is the endpoint now.
         let changed = set(&mut circuits, settings, &[1], now);
-        assert_eq!(changed.iter().map(|(route, change)| (*route, change.to)).collect::<Vec<_>>(), [(None, State::Open)]);
+        assert_eq!(
+            changed.iter().map(|(route, change)| (*route, change.to)).collect::<Vec<_>>(),
+            [(None, State::Open)]
+        );
         assert_eq!((circuits.routes().len(), circuits.whole().state(now)), (0, State::Open));
         // And a second one finds the whole endpoint open.
         set(&mut circuits, settings, &[1, 2], now);

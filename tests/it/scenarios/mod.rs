@@ -159,7 +159,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let recorder = Arc::new(Recorder::default());
     let sink: Arc<dyn Sink> = Arc::clone(&recorder) as Arc<dyn Sink>;
     let scripted = Scripted::all(&scenario.script);
-    let stacks = stack::build_over(&settings, scripted.clone(), &sink);
+    let stacks = stack::build(&settings, scripted.clone(), &mut stack::Carried::default(), &sink);
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
