@@ -96,18 +96,17 @@ fn settings(scenario: &Scenario) -> Settings {
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
         state_dir: None,
         endpoints: names.iter().map(endpoint).collect(),
-        routes: vec![
-            RouteSettings {
-                name: "chat".into(),
+        routes: (0..scenario.routes)
+            .map(|number| RouteSettings {
+                name: if number == 0 { "chat".into() } else { format!("chat-{number}") },
                 model: "*".into(),
-                targets: targets.collect(),
+                targets: targets.clone().collect(),
                 timeouts,
                 retry: scenario.retry(),
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
-            };
-            scenario.routes
-        ],
+            })
+            .collect(),
     }
 }
 
