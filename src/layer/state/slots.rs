@@ -12,6 +12,8 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Kept;
 use crate::clock;
+use crate::policy::balance::Pick;
+use crate::policy::queue::cost;
 use crate::policy::{Admission, Answer, Ask, Concurrency, Grant, Refusal, Sample, Shed};
 
 /// The places of the process, from which each generation of settings takes what it names.
@@ -61,7 +63,8 @@ impl Shared {
         drop(inner);
         for (grant, (tell, slots)) in turns {
             let endpoint = slots.ours(grant.endpoint);
-            drop(tell.send(Turn::Go(Permit { slots, endpoint, since: now })));
+            let permit = Permit { slots, endpoint, cost: grant.cost, why: Pick::Queued, since: now };
+            drop(tell.send(Turn::Go(permit)));
         }
     }
 }
@@ -155,15 +158,16 @@ pub enum Asked {
 impl Slots {
     /// Asks for a place. `samples` are uniform in `0..1`.
     pub fn ask(&self, mut ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Asked {
-        let pool = ask.pool;
+        let (pool, cost) = (ask.pool, cost(ask.prompt_bytes));
         ask.pool = self.bench(pool);
         ask.route = self.0.routes.get(ask.route).map_or(usize::MAX, |route| **route);
         ask.due = ask.due.map(|endpoint| self.seat(endpoint));
         ask.candidates.iter_mut().for_each(|candidate| candidate.endpoint = self.seat(candidate.endpoint));
         let mut inner = self.0.shared.lock();
         match inner.admission.ask(ask, now, samples) {
-            Answer::Go { endpoint } => {
-                Asked::Go(Permit { slots: self.clone(), endpoint: self.ours(endpoint), since: now })
+            Answer::Go { endpoint, why } => {
+                let endpoint = self.ours(endpoint);
+                Asked::Go(Permit { slots: self.clone(), endpoint, cost, why, since: now })
             }
             Answer::Refused(refusal) => Asked::Refused(refusal),
             Answer::Wait { id, until, evicted } => {
@@ -184,6 +188,12 @@ impl Slots {
     pub fn learn(&self, endpoint: usize, sample: Sample, now: Instant) {
         let endpoint = self.seat(endpoint);
         self.0.shared.change(now, |admission| admission.learn(endpoint, sample, now));
+    }
+
+    /// A send failed at an endpoint.
+    pub fn failed(&self, endpoint: usize, now: Instant) {
+        let endpoint = self.seat(endpoint);
+        self.0.shared.lock().admission.failed(endpoint, now);
     }
 
     /// The endpoint told how many places it has itself.
@@ -252,6 +262,8 @@ impl Slots {
 pub struct Permit {
     slots: Slots,
     endpoint: usize,
+    cost: u32,
+    why: Pick,
     since: Instant,
 }
 
@@ -260,6 +272,11 @@ impl Permit {
     pub fn endpoint(&self) -> usize {
         self.endpoint
     }
+
+    /// Why it is there.
+    pub fn why(&self) -> Pick {
+        self.why
+    }
 }
 
 impl Drop for Permit {
@@ -267,7 +284,7 @@ impl Drop for Permit {
         let now = clock::now();
         let stay = now.saturating_duration_since(self.since);
         let seat = self.slots.seat(self.endpoint);
-        self.slots.0.shared.change(now, |admission| admission.release(seat, stay, now));
+        self.slots.0.shared.change(now, |admission| admission.release(seat, self.cost, stay, now));
     }
 }
 
@@ -334,7 +351,7 @@ mod tests {
             again: false,
             key: Arc::from(""),
             prompt_bytes: 0,
-            candidates: vec![Candidate { endpoint: 0, share: 1.0 }],
+            candidates: vec![Candidate { endpoint: 0, share: 1.0, affinity: None }],
             due: None,
             deadline: now + Duration::from_secs(3600),
             wait: Duration::from_secs(3600),

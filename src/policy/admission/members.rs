@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use super::{Admission, Endpoint, Grant, Pool};
+use crate::policy::latency::Latency;
 use crate::policy::limiter::Limiter;
 use crate::policy::queue::Queue;
 use crate::policy::settings::Concurrency;
@@ -20,7 +21,8 @@ pub struct Free {
 impl Admission {
     /// One more endpoint, of which nothing is known; its number.
     pub fn add_endpoint(&mut self, settings: Concurrency) -> usize {
-        let endpoint = Endpoint { limiter: Limiter::new(settings), in_use: 0, stay: None };
+        let endpoint =
+            Endpoint { limiter: Limiter::new(settings), in_use: 0, work: 0, latency: Latency::default(), stay: None };
         put(&mut self.endpoints, &mut self.free.endpoints, endpoint)
     }
 
@@ -71,7 +73,7 @@ mod tests {
 
     use super::*;
     use crate::call::Priority;
-    use crate::policy::balance::Candidate;
+    use crate::policy::balance::{Candidate, Pick};
     use crate::policy::{Answer, Ask, Mode, Sample};
 
     fn fixed(max: u32) -> Concurrency {
@@ -86,7 +88,7 @@ mod tests {
             again: false,
             key: Arc::from(""),
             prompt_bytes: 0,
-            candidates: vec![Candidate { endpoint, share: 1.0 }],
+            candidates: vec![Candidate { endpoint, share: 1.0, affinity: None }],
             due: None,
             deadline: now + Duration::from_secs(60),
             wait: Duration::from_secs(60),
@@ -99,13 +101,13 @@ mod tests {
         let now = Instant::now();
         let mut admission = Admission::new(&[fixed(2)], &[vec![0]]);
         for _ in 0..2 {
-            assert_eq!(ask(&mut admission, 0, 0, now), Answer::Go { endpoint: 0 });
+            assert_eq!(ask(&mut admission, 0, 0, now), Answer::Go { endpoint: 0, why: Pick::Only });
         }
         assert_eq!(admission.set_endpoint(0, fixed(1), now), []);
         assert_eq!(admission.at(0), (1, 2), "none is thrown out");
         assert!(matches!(ask(&mut admission, 0, 0, now), Answer::Wait { id: 0, .. }));
-        assert_eq!(admission.release(0, Duration::ZERO, now), [], "still one, which is the limit");
-        assert_eq!(admission.set_endpoint(0, fixed(2), now), [Grant { id: 0, endpoint: 0 }]);
+        assert_eq!(admission.release(0, 1, Duration::ZERO, now), [], "still one, which is the limit");
+        assert_eq!(admission.set_endpoint(0, fixed(2), now), [Grant { id: 0, endpoint: 0, cost: 1 }]);
     }
 
     #[test]
@@ -129,8 +131,8 @@ mod tests {
     fn a_number_given_back_is_given_out_again_as_new() {
         let now = Instant::now();
         let mut admission = Admission::new(&[fixed(1), fixed(1)], &[vec![0], vec![1]]);
-        assert_eq!(ask(&mut admission, 1, 1, now), Answer::Go { endpoint: 1 });
-        admission.release(1, Duration::from_secs(5), now);
+        assert_eq!(ask(&mut admission, 1, 1, now), Answer::Go { endpoint: 1, why: Pick::Only });
+        admission.release(1, 1, Duration::from_secs(5), now);
         admission.remove_pool(1);
         admission.remove_endpoint(1);
         for round in 0..100 {
