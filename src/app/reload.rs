@@ -137,15 +137,15 @@ impl Reloader {
         let Some(load) = self.again.as_ref().map(|again| Arc::clone(&again.load)) else {
             let said = "there is no file to read again: this instance was started without one\n";
             tracing::warn!("{}", said.trim_end());
-            return Err(said.to_owned());
+            return Err(Refused::unread(said));
         };
         let told = match tokio::task::spawn_blocking(move || load()).await {
             Ok(Ok(loaded)) => self.take(loaded),
             Ok(Err(report)) => {
                 self.seen.clone_from(&report.files);
-                Err(report.render(false))
+                Err(Refused::config(report.render(false)))
             }
-            Err(_) => Err("a fault in Outrigger: the config could not be read\n".to_owned()),
+            Err(_) => Err(Refused::unread("a fault in Outrigger: the config could not be read\n")),
         };
         let at = clock::wall();
         let gateway = self.current.get();
@@ -155,9 +155,9 @@ impl Reloader {
                 tracing::warn!(keys = done.needs_restart.join(", "), "changed in the config, and in need of a restart");
             }
             Ok(_) => {}
-            Err(why) => tracing::error!(why, "the config was not reloaded; the old one stays"),
+            Err(why) => tracing::error!(why = why.said, "the config was not reloaded; the old one stays"),
         }
-        self.builder.process.reloads.note(Last { error: told.as_ref().err().cloned(), at });
+        self.builder.process.reloads.note(Last { error: told.as_ref().err().map(|why| why.said.clone()), at });
         told
     }
 
@@ -171,17 +171,14 @@ impl Reloader {
             let hash = self.current.get().loaded().hash.clone();
             return Ok(Reloaded { changed: false, hash, warnings, needs_restart });
         }
-        if needs_restart.contains(&"server.listen")
-            && settings.server.keys.is_empty()
-            && !self.builder.bound.0.ip().is_loopback()
-        {
-            return Err(format!(
-                "the data port is still at {}, which other machines reach, and this config asks for no key: \
-                 `server.listen` needs a restart\n",
-                self.builder.bound.0
-            ));
+        if opens_the_door(&settings, &needs_restart, self.builder.bound.0) {
+            let at = self.builder.bound.0;
+            return Err(Refused::config(format!(
+                "the data port is still at {at}, which other machines reach, and this config asks for no key: \
+                 `server.listen` needs a restart\n"
+            )));
         }
-        let next = self.builder.build(settings.clone()).map_err(|error| format!("{error:#}\n"))?;
+        let next = self.builder.build(settings.clone()).map_err(|error| Refused::config(format!("{error:#}\n")))?;
         let hash = next.loaded().hash.clone();
         let (routes, endpoints) = (settings.routes.len(), settings.endpoints.len());
         self.current.put(next);
@@ -204,10 +201,30 @@ impl Reloader {
     }
 }
 
+/// Whether a config that was judged by another address would let everybody in at the one that is bound.
+fn opens_the_door(settings: &Settings, needs_restart: &[&str], bound: SocketAddr) -> bool {
+    needs_restart.contains(&"server.listen") && settings.server.keys.is_empty() && !bound.ip().is_loopback()
+}
+
 /// Tells two configs apart, without telling anything else.
 fn fingerprint(settings: &Settings) -> String {
     let mut hasher = DefaultHasher::new();
     // `Debug` of a secret is redacted, so the hash says nothing of keys.
     format!("{settings:?}").hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, from_upstream};
+
+    #[test]
+    fn an_address_that_stays_is_not_left_without_its_keys() {
+        let settings = from_upstream("http://127.0.0.1:9", &Overrides::default()).unwrap().settings;
+        let (open, local) = ("192.0.2.1:8700".parse().unwrap(), "127.0.0.1:8700".parse().unwrap());
+        assert!(opens_the_door(&settings, &["server.listen"], open));
+        assert!(!opens_the_door(&settings, &["server.listen"], local));
+        assert!(!opens_the_door(&settings, &[], open), "the check of the config has judged this address");
+    }
 }

@@ -220,7 +220,8 @@ async fn reload(
             "needs_restart": done.needs_restart,
         }))
         .into_response(),
-        Err(said) => (StatusCode::UNPROCESSABLE_ENTITY, said).into_response(),
+        Err(refused) if refused.bad_config => (StatusCode::UNPROCESSABLE_ENTITY, refused.said).into_response(),
+        Err(refused) => (StatusCode::CONFLICT, refused.said).into_response(),
     }
 }
 

@@ -23,8 +23,27 @@ pub struct Reloaded {
     pub needs_restart: Vec<&'static str>,
 }
 
-/// Why the old config still runs, in full.
-pub type Refused = String;
+/// Why the old config still runs.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// In full.
+    pub said: String,
+    /// Whether it is the config's fault.
+    pub bad_config: bool,
+}
+
+impl Refused {
+    /// The config is wrong.
+    pub fn config(said: impl Into<String>) -> Self {
+        Self { said: said.into(), bad_config: true }
+    }
+
+    /// It was not looked at.
+    pub fn unread(said: impl Into<String>) -> Self {
+        Self { said: said.into(), bad_config: false }
+    }
+}
+
 /// A request to reload, and where the answer goes.
 pub type Wish = oneshot::Sender<Result<Reloaded, Refused>>;
 
@@ -32,7 +51,7 @@ pub type Wish = oneshot::Sender<Result<Reloaded, Refused>>;
 #[derive(Clone, Debug)]
 pub struct Last {
     /// Why it failed, if it did.
-    pub error: Option<Refused>,
+    pub error: Option<String>,
     /// When.
     pub at: SystemTime,
 }
@@ -57,7 +76,7 @@ impl Reloads {
     /// The old config still runs.
     pub async fn again(&self) -> Result<Reloaded, Refused> {
         let (tell, told) = oneshot::channel();
-        let nobody = || "shutting down: nothing is read any more\n".to_owned();
+        let nobody = || Refused::unread("shutting down: nothing is read any more\n");
         self.wishes.send(tell).await.map_err(|_| nobody())?;
         told.await.unwrap_or_else(|_| Err(nobody()))
     }

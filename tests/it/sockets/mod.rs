@@ -14,4 +14,5 @@ mod hostile;
 mod load;
 mod models;
 mod passthrough;
+mod reload;
 mod tools;
