@@ -156,6 +156,7 @@ impl Running {
         let left = self.process.live.count();
         if left > 0 {
             tracing::warn!(calls = left, "ending calls that did not finish in time");
+            self.process.live.end();
             self.process.stop.cut();
             tokio::select! {
                 () = self.idle() => {}

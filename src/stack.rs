@@ -11,7 +11,7 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Live, SharedBudget, Slots};
 use crate::layer::{
     AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, IdleLayer, LimitLayer,
     ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
@@ -26,7 +26,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     let budgets = Arc::clone(&shared.budgets[number]);
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
-        .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number, shared.live.clone()))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
@@ -62,6 +62,7 @@ where
 /// What the stacks of all routes share.
 struct Shared {
     sink: Arc<dyn Sink>,
+    live: Live,
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
@@ -105,6 +106,7 @@ where
     let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, &breakers, sink));
     let shared = Shared {
         sink: Arc::clone(sink),
+        live: carried.live().clone(),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
         endpoints: Endpoints {
             stacks: Arc::new(attempts.collect()),

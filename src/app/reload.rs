@@ -46,7 +46,8 @@ pub struct Builder {
 impl Builder {
     /// Nothing was built yet.
     pub fn new(process: Process, bound: (SocketAddr, SocketAddr)) -> Self {
-        Self { process, bound, carried: Carried::default(), families: Families::default() }
+        let carried = Carried::new(process.live.clone());
+        Self { process, bound, carried, families: Families::default() }
     }
 
     /// A generation, which serves nobody yet.

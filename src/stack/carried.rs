@@ -21,13 +21,14 @@ use sha2::{Digest, Sha256};
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, Fuse, Kept, Places, Route, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Fuse, Kept, Live, Places, Route, SharedBudget, Slots};
 use crate::policy::RouteSettings;
 use crate::transport::{Credential, EndpointSettings, Leaf, tls_config};
 
 /// What outlives a generation of settings.
 #[derive(Default)]
 pub struct Carried {
+    live: Live,
     tls: Option<Arc<ClientConfig>>,
     leaves: HashMap<String, Leaf>,
     places: Places,
@@ -40,6 +41,16 @@ pub struct Carried {
 }
 
 impl Carried {
+    /// Nothing is known yet; `live` are the calls in flight.
+    pub fn new(live: Live) -> Self {
+        Self { live, ..Self::default() }
+    }
+
+    /// Calls in flight.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
     /// The roots of trust, loaded once.
     pub fn tls(&mut self) -> Arc<ClientConfig> {
         Arc::clone(self.tls.get_or_insert_with(tls_config))

@@ -5,7 +5,7 @@ mod breakers;
 mod kept;
 mod slots;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -61,20 +61,36 @@ impl SharedBudget {
     }
 }
 
-/// Calls and connections that a shutdown waits for.
+/// Calls that a shutdown waits for, and in the end does not wait for any longer.
 #[derive(Clone, Debug, Default)]
-pub struct Live(Arc<AtomicUsize>);
+pub struct Live(Arc<Running>);
+
+#[derive(Debug, Default)]
+struct Running {
+    calls: AtomicUsize,
+    ended: AtomicBool,
+}
 
 impl Live {
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.calls.load(Ordering::Acquire)
     }
 
     /// Counts one until the guard is dropped.
     pub fn enter(&self) -> LiveGuard {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
         LiveGuard(self.clone())
+    }
+
+    /// What still runs is ended by us from now on.
+    pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it is.
+    pub fn is_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire)
     }
 }
 
@@ -84,6 +100,6 @@ pub struct LiveGuard(Live);
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }
