@@ -366,6 +366,79 @@ mod tests {
         }
     }
 
+    /// One generation: endpoints with one place each, and a pool of each.
+    fn generation(places: &mut Places, names: &[&str]) -> Slots {
+        let one = Concurrency { mode: Mode::Fixed, max: 1 };
+        let endpoints = names.iter().map(|name| ((*name).to_owned(), one)).collect();
+        let pools: Vec<Vec<usize>> = (0..names.len()).map(|at| vec![at]).collect();
+        places.view(endpoints, &pools, vec![Arc::new(0)], clock::now())
+    }
+
+    fn ask_at(slots: &Slots, at: usize) -> Asked {
+        let now = clock::now();
+        let ask = Ask {
+            pool: at,
+            route: 0,
+            class: Priority::Default,
+            again: false,
+            key: Arc::from(""),
+            prompt_bytes: 0,
+            candidates: vec![Candidate { endpoint: at, share: 1.0, affinity: None }],
+            due: None,
+            deadline: now + Duration::from_secs(3600),
+            wait: Duration::from_secs(3600),
+        };
+        slots.ask(ask, now, (0.0, 0.0, 0.0))
+    }
+
+    #[test]
+    fn generations_share_places_by_name_each_in_its_own_numbers() {
+        let mut places = Places::default();
+        let old = generation(&mut places, &["a", "b"]);
+        let Asked::Go(held) = ask_at(&old, 0) else { panic!("a is free") };
+        let Asked::Wait(mut waiting) = ask_at(&old, 0) else { panic!("a is taken") };
+        let new = generation(&mut places, &["c", "b", "a"]);
+        assert_eq!((new.at(0), new.at(1), new.at(2)), ((1, 0), (1, 0), (1, 1)));
+        assert_eq!((new.waiting(2), new.waiting_of(0)), (1, 1), "in the same queue");
+        let Asked::Wait(mut behind) = ask_at(&new, 2) else { panic!("a is taken, whoever asks") };
+        drop(held);
+        let Ok(Turn::Go(held)) = waiting.turn.try_recv() else { panic!("it was first") };
+        assert_eq!(held.endpoint(), 0, "by the numbers of the one that asked");
+        assert!(behind.turn.try_recv().is_err());
+        drop((held, waiting, old));
+        let Ok(Turn::Go(held)) = behind.turn.try_recv() else { panic!("it is its turn") };
+        assert_eq!((held.endpoint(), new.at(2)), (2, (1, 1)));
+    }
+
+    #[test]
+    fn what_was_removed_serves_who_waits_for_it_and_is_gone_with_the_last() {
+        let mut places = Places::default();
+        let old = generation(&mut places, &["a"]);
+        let Asked::Go(held) = ask_at(&old, 0) else { panic!("a is free") };
+        let Asked::Wait(mut waiting) = ask_at(&old, 0) else { panic!("a is taken") };
+        drop(old);
+        let _new = generation(&mut places, &["b"]);
+        drop(held);
+        let Ok(Turn::Go(held)) = waiting.turn.try_recv() else { panic!("its turn is lost") };
+        drop(waiting);
+        let again = generation(&mut places, &["a"]);
+        assert_eq!(again.at(0), (1, 1), "somebody is there still");
+        drop((held, again));
+        assert_eq!(generation(&mut places, &["a"]).at(0), (1, 0));
+    }
+
+    #[test]
+    fn ten_thousand_generations_leave_nothing_behind() {
+        let mut places = Places::default();
+        let mut current = generation(&mut places, &["a"]);
+        for round in 0..10_000 {
+            current = generation(&mut places, &["a", &format!("b{round}")]);
+        }
+        assert!(current.0.seats.iter().all(|seat| seat.number < 4), "{current:?}");
+        assert!(current.0.benches.iter().all(|bench| bench.number < 4), "{current:?}");
+        assert!(places.seats.len() < 4 && places.benches.len() < 4);
+    }
+
     #[test]
     fn a_place_that_nobody_takes_any_more_goes_to_the_next() {
         let slots = slots(1);
