@@ -3,6 +3,7 @@
 //! A shutdown has three steps: the readiness probe says no while calls are still accepted (`drain.delay`), nothing new
 //! is accepted while calls finish (`drain.timeout`), then what is left ends with an error its client can see.
 
+mod probes;
 mod reload;
 mod signals;
 mod slots;
@@ -20,11 +21,12 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::{Loaded, LogFormat, LogSettings, Settings, SourceFile};
-use crate::layer::state::Live;
+use crate::layer::state::{Live, Memory};
 use crate::server::reload::Reloads;
 use crate::server::stop::Stop;
 use crate::server::{Current, Gateway, Process, accept};
 use crate::telemetry::log::{self, Look};
+use crate::transport::Dialler;
 pub use reload::{Again, WATCH_EVERY};
 use reload::{Builder, Reloader};
 
@@ -73,43 +75,70 @@ pub fn start_logging(settings: &LogSettings) {
 /// # Errors
 /// A port cannot be bound, or an endpoint's credential cannot be sent.
 pub async fn start(settings: Settings) -> anyhow::Result<Running> {
-    launch(settings, Vec::new(), None).await
+    install_tls();
+    start_with(settings, Dialler::system()).await
 }
 
-/// The same by what was loaded, which can be loaded again.
+/// As [`start`], with what endpoints are dialled with: tests bring a resolver of their own.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(settings: Settings, dialler: Dialler) -> anyhow::Result<Running> {
+    launch(settings, Vec::new(), None, dialler).await
+}
+
+/// As [`start`], by what was loaded and can be loaded again.
 ///
 /// # Errors
 /// As [`start`].
 pub async fn start_loaded(loaded: Loaded, again: Option<Again>) -> anyhow::Result<Running> {
-    launch(loaded.settings, loaded.origins.files, again).await
+    install_tls();
+    launch(loaded.settings, loaded.origins.files, again, Dialler::system()).await
 }
 
-async fn launch(settings: Settings, files: Vec<SourceFile>, again: Option<Again>) -> anyhow::Result<Running> {
-    install_tls();
+async fn launch(
+    settings: Settings,
+    files: Vec<SourceFile>,
+    again: Option<Again>,
+    dialler: Dialler,
+) -> anyhow::Result<Running> {
     let data = bind(settings.server.listen, "server.listen").await?;
     let admin = bind(settings.admin.listen, "admin.listen").await?;
     let bound = (data.local_addr()?, admin.local_addr()?);
 
     let (reloads, wishes) = Reloads::new();
-    let process = Process { live: Live::default(), stop: Stop::default(), reloads, started: clock::now() };
-    let mut builder = Builder::new(process.clone(), bound);
+    let process = Process {
+        live: Live::default(),
+        memory: Memory::new(settings.server.max_buffered),
+        stop: Stop::default(),
+        reloads,
+        started: clock::now(),
+    };
+    let mut builder = Builder::new(process.clone(), bound, dialler);
     let first = builder.build(settings.clone())?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, first.stacks());
     }
     let current = Current::new(first);
+    let bounds = accept::Bounds::of(&settings.server);
     let (closing, phase) = watch::channel(Phase::Serving);
     let ended = || reached(phase.clone(), Phase::Ended);
     let mut tasks = vec![
         tokio::spawn(accept::serve(
             data,
             current.data(),
-            settings.server.max_connections,
+            bounds,
             reached(phase.clone(), Phase::Closing),
             flushed(phase.clone()),
         )),
         // The admin port answers until the very end, so that a probe can see the drain.
-        tokio::spawn(accept::serve(admin, current.admin(), ADMIN_CONNECTIONS, ended(), std::future::ready(()))),
+        tokio::spawn(accept::serve(
+            admin,
+            current.admin(),
+            accept::Bounds { connections: ADMIN_CONNECTIONS, ..bounds },
+            ended(),
+            std::future::ready(()),
+        )),
     ];
     if let Some(dir) = settings.state_dir.clone() {
         tasks.push(tokio::spawn(keep_snapshots(current.clone(), dir, phase.clone())));

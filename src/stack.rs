@@ -11,10 +11,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, Live, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Live, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, IdleLayer, LimitLayer,
-    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, IdleLayer,
+    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::EndpointSettings;
@@ -27,12 +27,15 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number, shared.live.clone()))
+        // A client key over its limits: refused before it costs anything, a place in a queue included.
+        .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.endpoints.breakers.clone()))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the cheaper of two.
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
+            shared.endpoints.breakers.clone(), shared.endpoints.health.clone()))
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
+        // well, and that this call has not asked, the cheaper of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
@@ -66,6 +69,7 @@ struct Shared {
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
+    rates: Rates,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -80,8 +84,12 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// The limits of client keys.
+    pub rates: Rates,
     /// One breaker per endpoint.
     pub breakers: Breakers,
+    /// What the endpoints' probes say.
+    pub health: Health,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -113,14 +121,17 @@ where
             ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
             slots: slots.clone(),
             breakers: breakers.clone(),
+            health: carried.health(settings),
         },
         budgets,
+        rates: carried.rates(settings, now),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { endpoints, budgets, pools, .. } = shared;
-    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, pools }
+    let Shared { endpoints, budgets, rates, pools, .. } = shared;
+    let Endpoints { stacks: attempts, health, .. } = endpoints;
+    Stacks { calls, attempts, budgets, slots, breakers, rates, health, pools }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::slots;
+use super::{probes, slots};
 use crate::call::Sink;
 use crate::clock;
 use crate::config::{Loaded, Report, Settings, SourceFile, restart};
@@ -20,6 +20,7 @@ use crate::server::reload::{Last, Refused, Reloaded, Wish, unix};
 use crate::server::{Current, Gateway, Generation, Process};
 use crate::stack::{self, Carried};
 use crate::telemetry::{Families, Metrics, Telemetry};
+use crate::transport::{Dialler, Leaf};
 
 /// How often files are looked at.
 pub const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -39,15 +40,16 @@ pub struct Builder {
     pub process: Process,
     /// The addresses of the data port and of the admin port, as they were bound.
     pub bound: (SocketAddr, SocketAddr),
+    dialler: Dialler,
     carried: Carried,
     families: Families,
 }
 
 impl Builder {
     /// Nothing was built yet.
-    pub fn new(process: Process, bound: (SocketAddr, SocketAddr)) -> Self {
+    pub fn new(process: Process, bound: (SocketAddr, SocketAddr), dialler: Dialler) -> Self {
         let carried = Carried::new(process.live.clone());
-        Self { process, bound, carried, families: Families::default() }
+        Self { process, bound, dialler, carried, families: Families::default() }
     }
 
     /// A generation, which serves nobody yet.
@@ -57,13 +59,19 @@ impl Builder {
     pub fn build(&mut self, mut settings: Settings) -> anyhow::Result<Arc<Gateway>> {
         let loaded = Generation { hash: fingerprint(&settings), at: clock::wall() };
         (settings.server.listen, settings.admin.listen) = self.bound;
-        let leaves = self.carried.leaves(&settings)?;
+        // Readings begin anew below, so what can fail comes first.
+        settings.endpoints.iter().try_for_each(Leaf::check)?;
         let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
         let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let told = (loaded.hash.as_str(), unix(loaded.at) as f64);
         let metrics = Arc::new(Metrics::new(&mut self.families, &routes, &endpoints, told)?);
         let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
+        let leaves = self.carried.leaves(&settings, &self.dialler, &sink)?;
         let stacks = stack::build(&settings, leaves, &mut self.carried, &sink);
+        for at in 0..settings.endpoints.len() {
+            stacks.health.probed(at).into_iter().for_each(|up| metrics.health.probed(at, up));
+        }
+        self.process.memory.set(settings.server.max_buffered);
         Ok(Gateway::new(settings, stacks, metrics, sink, &self.process, loaded))
     }
 }
@@ -194,9 +202,12 @@ impl Reloader {
 
     /// Starts what runs beside the calls of this generation, and ends what ran beside those of the last.
     fn ask_endpoints(&mut self) {
-        let tls = self.builder.carried.tls();
+        let (gateway, dialler) = (self.current.get(), &self.builder.dialler);
         self.askers = JoinSet::new();
-        for asker in slots::askers(&self.current.get(), &tls) {
+        for asker in slots::askers(&gateway, dialler) {
+            self.askers.spawn(asker);
+        }
+        for asker in probes::askers(&gateway, dialler) {
             self.askers.spawn(asker);
         }
     }

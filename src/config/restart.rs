@@ -24,6 +24,9 @@ macro_rules! fixed {
 
 const FIXED: &[Fixed] = fixed! {
     "server.listen" => server.listen;
+    "server.max_header_bytes" => server.max_header_bytes;
+    "server.header_timeout" => server.header_timeout;
+    "server.write_timeout" => server.write_timeout;
     "server.max_connections" => server.max_connections;
     "admin.listen" => admin.listen;
     "log.format" => log.format;
@@ -56,6 +59,9 @@ mod tests {
         let mut new = built_in();
         new.server.listen.set_port(1);
         new.server.max_connections = 3;
+        new.server.max_header_bytes += 1;
+        new.server.header_timeout *= 2;
+        new.server.write_timeout *= 2;
         new.server.max_body = 7;
         new.admin.listen.set_port(2);
         new.log.level = "debug".into();

@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod body;
 mod handle;
+mod intake;
 mod models;
 mod options;
 pub mod reload;
@@ -27,7 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::Live;
+use crate::layer::state::{Live, Memory};
 use crate::stack::Stacks;
 use crate::telemetry::Metrics;
 use reload::Reloads;
@@ -38,6 +39,8 @@ use stop::Stop;
 pub struct Process {
     /// Calls in flight.
     pub live: Live,
+    /// What their bodies take.
+    pub memory: Memory,
     /// The shutdown.
     pub stop: Stop,
     /// The way to other settings.
@@ -54,6 +57,7 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     sink: Arc<dyn Sink>,
     live: Live,
+    memory: Memory,
     stop: Stop,
     reloads: Reloads,
     started: Instant,
@@ -79,8 +83,8 @@ impl Gateway {
         process: &Process,
         loaded: Generation,
     ) -> Arc<Self> {
-        let Process { live, stop, reloads, started } = process.clone();
-        Arc::new(Self { settings, stacks, metrics, sink, live, stop, reloads, started, loaded })
+        let Process { live, memory, stop, reloads, started } = process.clone();
+        Arc::new(Self { settings, stacks, metrics, sink, live, memory, stop, reloads, started, loaded })
     }
 
     /// The settings it runs by.
@@ -91,6 +95,11 @@ impl Gateway {
     /// What serves calls.
     pub fn stacks(&self) -> &Stacks {
         &self.stacks
+    }
+
+    /// Whoever listens to signals.
+    pub fn sink(&self) -> &Arc<dyn Sink> {
+        &self.sink
     }
 
     /// Calls in flight.

@@ -8,6 +8,8 @@
 //! | limit, sends in flight, waiting sends | endpoint's name and URL |
 //! | breaker | endpoint's name, URL and credential; what an operator said, its name |
 //! | connections | endpoint's name, URL, credential and connect clock |
+//! | what probes say | endpoint's name and URL |
+//! | where a client key's limits stand | key's name, and the limit |
 //! | retry budget | route's name and the target's endpoints by name |
 //! | a route's own circuit | route's name |
 
@@ -15,27 +17,29 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, Fuse, Kept, Live, Places, Route, SharedBudget, Slots};
+use crate::layer::Health;
+use crate::layer::state::{Breakers, Fuse, Kept, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
 use crate::policy::RouteSettings;
-use crate::transport::{Credential, EndpointSettings, Leaf, tls_config};
+use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
 
 /// What outlives a generation of settings.
 #[derive(Default)]
 pub struct Carried {
     live: Live,
-    tls: Option<Arc<ClientConfig>>,
     leaves: HashMap<String, Leaf>,
     places: Places,
     fuses: Kept<(String, String, Option<[u8; 32]>), Fuse>,
     /// The newest fuse of each endpoint by name: an operator names no URL.
     newest: HashMap<String, Arc<Fuse>>,
     budgets: Kept<(String, Vec<String>, usize), SharedBudget>,
+    rates: Kept<String, SharedRate>,
+    /// Endpoints that probes have found down.
+    health: (Vec<(String, String)>, Health),
     routes: Kept<String, usize>,
     next_route: usize,
 }
@@ -51,20 +55,21 @@ impl Carried {
         &self.live
     }
 
-    /// The roots of trust, loaded once.
-    pub fn tls(&mut self) -> Arc<ClientConfig> {
-        Arc::clone(self.tls.get_or_insert_with(tls_config))
-    }
-
     /// The endpoints, ready to be asked; who is reached as before keeps its connections. Changes nothing that lasts
     /// until all of them are.
     ///
     /// # Errors
     /// An endpoint's credential cannot be sent.
-    pub fn leaves(&mut self, settings: &Settings) -> anyhow::Result<Vec<Leaf>> {
-        let tls = self.tls();
-        let leaf = |it: &EndpointSettings| Leaf::new(it.clone(), Arc::clone(&tls), self.leaves.get(&it.name));
-        let leaves = settings.endpoints.iter().map(leaf).collect::<anyhow::Result<Vec<_>>>()?;
+    pub fn leaves(
+        &mut self,
+        settings: &Settings,
+        dialler: &Dialler,
+        sink: &Arc<dyn Sink>,
+    ) -> anyhow::Result<Vec<Leaf>> {
+        let leaf = |(number, it): (usize, &EndpointSettings)| {
+            Leaf::new(it.clone(), dialler, Some((Arc::clone(sink), number)), self.leaves.get(&it.name))
+        };
+        let leaves = settings.endpoints.iter().enumerate().map(leaf).collect::<anyhow::Result<Vec<_>>>()?;
         let named = settings.endpoints.iter().map(|endpoint| endpoint.name.clone());
         self.leaves = named.zip(leaves.iter().cloned()).collect();
         Ok(leaves)
@@ -110,6 +115,26 @@ impl Carried {
             budgets.push(self.budgets.take((route.name.clone(), names, before), set, make));
         }
         budgets
+    }
+
+    /// The limits of client keys.
+    pub fn rates(&mut self, settings: &Settings, now: Instant) -> Rates {
+        let limited = settings.server.keys.iter().filter(|key| !key.limits.is_empty());
+        Rates::new(limited.map(|key| {
+            let (set, make) = (|rate: &SharedRate| rate.set(key.limits, now), || SharedRate::new(key.limits, now));
+            (key.name.clone(), self.rates.take(key.name.clone(), set, make))
+        }))
+    }
+
+    /// What probes say of the endpoints.
+    pub fn health(&mut self, settings: &Settings) -> Health {
+        let (before, said) = std::mem::take(&mut self.health);
+        let keys: Vec<_> = settings.endpoints.iter().map(|it| (it.name.clone(), it.url.clone())).collect();
+        let up = |key| before.iter().position(|known| known == key).is_none_or(|at| said.is_up(at));
+        let endpoints = settings.endpoints.iter().zip(&keys);
+        let health = Health::new(endpoints.map(|(it, key)| (it.probe.is_some(), it.probe.is_none() || up(key))));
+        self.health = (keys, health.clone());
+        health
     }
 
     /// What a route is called in every generation that has it.

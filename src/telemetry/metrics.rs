@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use super::families::Adder;
-use super::{ConfigMetrics, Families, LoadMetrics};
+use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -36,6 +36,8 @@ pub struct Metrics {
     pub load: LoadMetrics,
     /// The config that runs.
     pub config: ConfigMetrics,
+    /// What is learnt of the endpoints beside the calls.
+    pub health: HealthMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -98,6 +100,7 @@ impl Metrics {
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let config = ConfigMetrics::new(&add, loaded.0, loaded.1)?;
+        let health = HealthMetrics::new(&add, endpoints)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
 
         for route in routes.iter().map(String::as_str).chain([NO_ROUTE]) {
@@ -139,7 +142,6 @@ impl Metrics {
             }
         });
         let routes = per_route.collect();
-        let endpoints = endpoints.to_vec();
         Ok(Self {
             registry,
             calls,
@@ -149,9 +151,10 @@ impl Metrics {
             tokens,
             breakers,
             routes,
-            endpoints,
+            endpoints: endpoints.to_vec(),
             load,
             config,
+            health,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What becomes of signals: metrics and log lines. The only place that knows Prometheus or `tracing`.
 
 mod families;
+mod health;
 mod load;
 pub mod log;
 pub mod metrics;
@@ -8,6 +9,7 @@ mod reload;
 mod sink;
 
 pub use families::Families;
+pub use health::HealthMetrics;
 pub use load::LoadMetrics;
 pub use metrics::Metrics;
 pub use reload::ConfigMetrics;

@@ -3,6 +3,8 @@
 
 mod breakers;
 mod kept;
+mod memory;
+mod rate;
 mod slots;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +15,8 @@ use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
 pub use kept::Kept;
+pub use memory::{Hold, Memory};
+pub use rate::{Rates, SharedRate};
 pub use slots::{Asked, Line, Permit, Places, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

@@ -275,6 +275,27 @@ async fn who_waits_keeps_waiting_and_gets_the_place() {
 }
 
 #[tokio::test]
+async fn what_a_client_key_has_used_stays_used() {
+    let upstream = mock("{}").await;
+    let dir = tempfile::tempdir().unwrap();
+    let hash: String = Sha256::digest("key").iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(dir.path().join("hash"), hash).unwrap();
+    let of = |max_body: &str, requests: u32| {
+        let keys = format!("keys: [{{ name: k, hash_file: hash, limits: {{ requests_per_minute: {requests} }} }}]");
+        config(&[("a", &upstream)], "").replace("max_body: 1MiB", &format!("max_body: {max_body}\n  {keys}"))
+    };
+    let filed = Filed::over(dir, &of("1MiB", 2), None).await;
+    let url = format!("{}/chat/completions", base(&filed.gateway));
+    let ask =
+        || async { filed.http.post(&url).bearer_auth("key").body(chat(false)).send().await.unwrap().status().as_u16() };
+    assert_eq!((ask().await, ask().await, ask().await), (200, 200, 429));
+    filed.becomes(&of("2MiB", 2)).await;
+    assert_eq!(ask().await, 429);
+    filed.becomes(&of("2MiB", 20)).await;
+    assert_eq!(ask().await, 200, "another limit begins full");
+}
+
+#[tokio::test]
 async fn a_rotated_secret_is_taken_up_by_watching() {
     let upstream = mock("{}").await;
     let dir = tempfile::tempdir().unwrap();
