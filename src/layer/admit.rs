@@ -116,7 +116,7 @@ pub fn refusal(over: &OverLimit) -> CallError {
 
 /// What is held back for one call. If nothing else becomes known, it is that its client left before an answer.
 struct Tab {
-    rate: SharedRate,
+    rate: Arc<SharedRate>,
     estimate: Estimate,
     reported: Option<Usage>,
     events: u64,

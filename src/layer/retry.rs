@@ -27,7 +27,7 @@ pub struct RetryLayer {
     number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
-    budgets: Arc<Vec<SharedBudget>>,
+    budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
     health: Health,
 }
@@ -39,7 +39,7 @@ impl RetryLayer {
         number: usize,
         route: Arc<RouteSettings>,
         names: Arc<Vec<String>>,
-        budgets: Arc<Vec<SharedBudget>>,
+        budgets: Arc<Vec<Arc<SharedBudget>>>,
         breakers: Breakers,
         health: Health,
     ) -> Self {
@@ -74,7 +74,7 @@ pub struct Retry {
     number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
-    budgets: Arc<Vec<SharedBudget>>,
+    budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
     health: Health,
 }

@@ -19,4 +19,5 @@ mod load;
 mod models;
 mod passthrough;
 mod probes;
+mod reload;
 mod tools;
