@@ -124,6 +124,7 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         stream: true,
         include_usage: false,
         choices: 1,
+        max_tokens: None,
         prompt_bytes: 2,
         prefix: None,
         started: now,

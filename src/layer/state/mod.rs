@@ -3,6 +3,8 @@
 
 mod breakers;
 mod dedupe;
+mod memory;
+mod rate;
 mod shared;
 mod slots;
 
@@ -14,6 +16,8 @@ use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry};
 pub use dedupe::{Execution, Keyed, Keys};
+pub use memory::{Hold, Memory};
+pub use rate::{Rates, SharedRate};
 pub use shared::{Begun, Head, Reader};
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 

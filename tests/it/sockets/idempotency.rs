@@ -241,6 +241,7 @@ async fn callers_share_nothing() {
         name: name.into(),
         sha256: Sha256::digest(name.as_bytes()).into(),
         priority: Default::default(),
+        limits: Default::default(),
     };
     closed.server.keys = vec![key("one"), key("two")];
     let closed = gateway(closed).await;
