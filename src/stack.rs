@@ -67,8 +67,8 @@ struct Shared {
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
-    keys: Keys,
     rates: Rates,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -136,8 +136,8 @@ where
             health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
         },
         budgets: budgets.collect(),
-        keys: Keys::new(settings.server.idempotency),
         rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
+        keys: Keys::new(settings.server.idempotency),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();

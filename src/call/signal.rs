@@ -202,13 +202,6 @@ pub enum Signal {
         /// The call's priority.
         priority: Priority,
     },
-    /// A call came with an `Idempotency-Key` that was known already.
-    Repeated {
-        /// The route, as numbered in the settings.
-        route: usize,
-        /// What became of it.
-        result: Repeated,
-    },
     /// There was no memory left to hold a call's body; its route is not known yet.
     NoMemory {
         /// The call's priority.
@@ -235,6 +228,13 @@ pub enum Signal {
         up: bool,
         /// Whether it has just become so.
         turned: bool,
+    },
+    /// A call came with an `Idempotency-Key` that was known already.
+    Repeated {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// What became of it.
+        result: Repeated,
     },
 }
 

@@ -123,6 +123,7 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         model_span: None,
         stream: true,
         include_usage: false,
+        max_tokens: None,
         choices: 1,
         max_tokens: None,
         prompt_bytes: 2,

@@ -97,10 +97,7 @@ impl Metrics {
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let health = HealthMetrics::new(&add, endpoints)?;
-        let reload_ok =
-            IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
-        registry.register(Box::new(reload_ok.clone()))?;
-        reload_ok.set(1);
+        add.one("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         add.info("outrigger_config_info", "The config that runs, by hash.", "hash", config_hash)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
 
@@ -318,6 +315,12 @@ fn repeats(add: &Adder<'_>, routes: &[String]) -> prometheus::Result<IntCounterV
 pub(super) struct Adder<'a>(&'a Registry);
 
 impl Adder<'_> {
+    fn one(&self, name: &str, help: &str) -> prometheus::Result<()> {
+        let metric = IntGauge::new(name, help)?;
+        metric.set(1);
+        self.0.register(Box::new(metric))
+    }
+
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;

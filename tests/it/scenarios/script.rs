@@ -184,8 +184,8 @@ pub struct CallSpec {
     #[serde(deserialize_with = "priority")]
     pub priority: Option<Priority>,
     pub key: Option<String>,
-    pub idempotency_key: Option<String>,
     pub max_tokens: Option<u64>,
+    pub idempotency_key: Option<String>,
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
@@ -207,8 +207,8 @@ impl Default for CallSpec {
             client_retry: false,
             priority: None,
             key: None,
-            idempotency_key: None,
             max_tokens: None,
+            idempotency_key: None,
             bytes: 100,
             prefix: None,
         }
