@@ -125,7 +125,6 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         include_usage: false,
         max_tokens: None,
         choices: 1,
-        max_tokens: None,
         prompt_bytes: 2,
         prefix: None,
         started: now,
