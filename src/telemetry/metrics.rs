@@ -110,14 +110,7 @@ impl Metrics {
                 calls.with_label_values(&[route, Outcome::Failed.as_str(), class.as_str()]);
             }
         }
-        for endpoint in endpoints {
-            for kind in AttemptKind::ALL {
-                attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
-            }
-            for phase in ["before_first", "mid"] {
-                interruptions.with_label_values(&[endpoint.as_str(), phase]);
-            }
-        }
+        sends_at_zero(endpoints, &attempts, &interruptions);
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
             for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Cached] {
@@ -301,6 +294,18 @@ impl Breakers {
             }
         }
         Ok(Self { state, transitions, routes })
+    }
+}
+
+/// The series of sends that exist from the start.
+fn sends_at_zero(endpoints: &[String], attempts: &IntCounterVec, interruptions: &IntCounterVec) {
+    for endpoint in endpoints {
+        for kind in AttemptKind::ALL {
+            attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
+        }
+        for phase in ["before_first", "mid"] {
+            interruptions.with_label_values(&[endpoint.as_str(), phase]);
+        }
     }
 }
 
