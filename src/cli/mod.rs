@@ -113,6 +113,9 @@ pub struct MockArgs {
     /// Listen here
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8790")]
     pub listen: SocketAddr,
+    /// Serve `/_mock` here too, where faults of the network do not reach
+    #[arg(long, value_name = "ADDR")]
+    pub control: Option<SocketAddr>,
     /// Misbehave as this file says
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
@@ -158,7 +161,12 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             Ok(FINE)
         }
         Command::Mock(args) => {
-            run::runtime()?.block_on(crate::mock::serve_cli(args.listen, args.scenario.as_deref(), args.seed))?;
+            run::runtime()?.block_on(crate::mock::serve_cli(
+                args.listen,
+                args.control,
+                args.scenario.as_deref(),
+                args.seed,
+            ))?;
             Ok(FINE)
         }
         Command::Check(args) => check::run(&args),
