@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::units::{Place, Size, Span};
-use super::words::{Dialect, Framing, Hang, How, Inband, Json, Length, Malformed, Network, Reset, Tools, Trouble, Usage};
+use super::words::{
+    Dialect, Framing, Hang, How, Inband, Json, Length, Malformed, Network, Reset, Tools, Trouble, Usage,
+};
 
 /// Extra waiting, by phase.
 #[derive(Clone, Debug, Default, Deserialize)]

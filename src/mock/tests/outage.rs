@@ -158,7 +158,8 @@ async fn the_network_is_switched_from_outside() {
     let control = mock.control(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
     let tell = async |to: SocketAddr, words: &str| {
         let mut socket = TcpStream::connect(to).await.expect("connects");
-        let head = format!("POST /_mock/network HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", words.len());
+        let head =
+            format!("POST /_mock/network HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", words.len());
         socket.write_all(format!("{head}{words}").as_bytes()).await.expect("sends");
         rest(socket).await.status
     };
