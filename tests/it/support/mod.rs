@@ -8,7 +8,7 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -31,6 +31,7 @@ pub fn settings(urls: &[String]) -> Settings {
         model: None,
         timeouts: Timeouts::default(),
         concurrency: Concurrency::default(),
+        breaker: BreakerSettings::default(),
     };
     Settings {
         server: ServerSettings {
@@ -54,6 +55,11 @@ pub fn settings(urls: &[String]) -> Settings {
             queue_wait: QUEUE_WAIT,
         }],
     }
+}
+
+/// No breaker acts: for tests in which an endpoint fails again and again on purpose.
+pub fn no_breakers(settings: &mut Settings) {
+    settings.endpoints.iter_mut().for_each(|endpoint| endpoint.breaker.on = false);
 }
 
 /// A gateway in this process, over real sockets.
