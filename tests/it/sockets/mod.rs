@@ -13,5 +13,6 @@ mod first;
 mod hostile;
 mod load;
 mod models;
+mod network;
 mod passthrough;
 mod tools;
