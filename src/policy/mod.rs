@@ -6,6 +6,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod glob;
+pub mod latency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -17,5 +18,6 @@ pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{
-    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts,
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread, Target,
+    Timeouts,
 };
