@@ -57,28 +57,24 @@ pub fn goals(name: Name, record: &Record) -> Vec<Goal> {
                 sums.amplification() <= BROWNOUT_SENDS,
             ),
         ],
-        Name::Flap => vec![goal(
-            "no call lost that the other server could have served",
-            format!("{} lost, and {} cut after their answer had begun", sums.lost, sums.cut),
-            sums.lost == 0,
-        )],
+        Name::Flap => vec![none_lost(record)],
         Name::Ratelimit => {
             let spent = record.spent.unwrap_or(0);
-            vec![
-                goal(
-                    format!("at most {FEW} sends to the credential whose quota is spent"),
-                    format!("{spent}"),
-                    spent <= FEW,
-                ),
-                goal(
-                    "no call lost that the other server could have served",
-                    format!("{} of {} lost", sums.lost, sums.calls),
-                    sums.lost == 0,
-                ),
-            ]
+            let few = format!("at most {FEW} sends to the credential whose quota is spent");
+            vec![goal(few, format!("{spent}"), spent <= FEW), none_lost(record)]
         }
         Name::Overload => overload(record),
     }
+}
+
+/// Over the whole story: a call that was under way when it went wrong counts too.
+fn none_lost(record: &Record) -> Goal {
+    let sums = Figures::of(record.way(true));
+    goal(
+        "no call lost that the other server could have served",
+        format!("{} of {} lost, and {} cut after their answer had begun", sums.lost, sums.calls, sums.cut),
+        sums.lost == 0,
+    )
 }
 
 /// Sends that an outage of this length may cost: a little more than one per call, and the floor of both targets.
