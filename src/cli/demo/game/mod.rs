@@ -46,12 +46,20 @@ pub async fn run(script: &'static Script, seconds: u64, seed: u64, once: bool, a
     let http = super::http()?;
     let capacity = match script.rate {
         Rate::PerSecond(_) => None,
-        Rate::Capacity => Some(capacity(&http, &stage, script.slots.unwrap_or(1)).await),
+        Rate::Capacity => {
+            // The first round finds everything cold.
+            let cold = measure(&http, &stage, script).await;
+            Some(measure(&http, &stage, script).await.max(cold))
+        }
     };
     if let Some(capacity) = capacity {
         show.say(&format!("        measured: the server can serve {capacity:.1} calls a second"));
     }
-    let (record, ways) = play(script, &mut stage, &http, total, capacity, &show).await?;
+    let (mut record, ways) = play(script, &mut stage, &http, total, capacity, &show).await?;
+    if let Some(before) = record.capacity {
+        // A busy machine measures too little, which would make the goal too easy: the best round counts.
+        record.capacity = Some(measure(&http, &stage, script).await.max(before));
+    }
     let goals = goals::goals(script.name, &record);
     let end = End { script, record: &record, goals: &goals, ways: [&ways[0], &ways[1]], seconds, seed };
     show.say(&end.text());
@@ -67,10 +75,10 @@ pub async fn run(script: &'static Script, seconds: u64, seed: u64, once: bool, a
 }
 
 /// Calls a second that the server can serve: as many clients as it has places, each making one call after the other.
-async fn capacity(http: &Arc<reqwest::Client>, stage: &Stage, slots: usize) -> f64 {
+async fn measure(http: &Arc<reqwest::Client>, stage: &Stage, script: &Script) -> f64 {
     let [direct, _] = stage.urls();
     let mut clients = JoinSet::new();
-    for client in 0..slots as u64 {
+    for client in 0..script.slots.unwrap_or(1) as u64 {
         let (http, direct) = (Arc::clone(http), direct.clone());
         clients.spawn(async move {
             let started = clock::now();

@@ -50,7 +50,7 @@ pub struct Server {
 pub enum Rate {
     /// So many each second.
     PerSecond(f64),
-    /// As many as the server can serve, which is measured first.
+    /// As many as the server can serve, which is measured.
     Capacity,
 }
 
