@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::transport::settings::Connections;
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
@@ -25,6 +26,8 @@ pub struct Policy {
     pub breaker: BreakerSettings,
     /// Sends in flight at an endpoint.
     pub concurrency: Concurrency,
+    /// How long connections and addresses are good for.
+    pub connections: Connections,
     /// Wait for a place.
     pub queue_wait: Duration,
     /// Where each was given.
@@ -39,6 +42,7 @@ impl Default for Policy {
             max_sends: MAX_SENDS,
             breaker: BreakerSettings::default(),
             concurrency: Concurrency::default(),
+            connections: Connections::default(),
             queue_wait: QUEUE_WAIT,
             part: Part::default(),
         }
@@ -78,6 +82,8 @@ impl Policy {
             _ => None,
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("connections.max_age", &mut merged.connections.max_age, |text| units::duration(text).ok());
+        over.clock("connections.dns_refresh", &mut merged.connections.dns_refresh);
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
         merged
     }

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
 use super::state::{Breakers, SharedBudget};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
     Reply, Surface, TrailEntry, Upload, Verdict,
@@ -29,6 +29,7 @@ pub struct RetryLayer {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
+    health: Health,
 }
 
 impl RetryLayer {
@@ -40,8 +41,9 @@ impl RetryLayer {
         names: Arc<Vec<String>>,
         budgets: Arc<Vec<SharedBudget>>,
         breakers: Breakers,
+        health: Health,
     ) -> Self {
-        Self { number, route, names, budgets, breakers }
+        Self { number, route, names, budgets, breakers, health }
     }
 }
 
@@ -60,6 +62,7 @@ where
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
             breakers: self.breakers.clone(),
+            health: self.health.clone(),
         }
     }
 }
@@ -73,6 +76,7 @@ pub struct Retry {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
+    health: Health,
 }
 
 impl Service<CallRequest> for Retry {
@@ -135,7 +139,7 @@ impl Retry {
             retry: &self,
             call: Arc::new(call),
             upload,
-            plan: Plan::new(&self.route, terms),
+            plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),
