@@ -11,10 +11,10 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, Live, Rates, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Keys, Live, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, IdleLayer,
-    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, Health,
+    IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::transport::EndpointSettings;
@@ -31,6 +31,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
+        // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
+        .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
             shared.endpoints.breakers.clone(), shared.endpoints.health.clone()))
@@ -70,6 +72,7 @@ struct Shared {
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     rates: Rates,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -125,6 +128,7 @@ where
         },
         budgets,
         rates: carried.rates(settings, now),
+        keys: carried.keys(settings),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();

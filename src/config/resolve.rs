@@ -148,6 +148,10 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.write_timeout = reading.global(root, "server.write_timeout", server.write_timeout, clock);
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
+    let kept = &mut server.idempotency;
+    kept.ttl = reading.global(root, "server.idempotency.ttl", kept.ttl, |text| units::duration(text).ok());
+    kept.max_memory =
+        reading.global(root, "server.idempotency.max_memory", kept.max_memory, |text| units::size(text).ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);
     let drain = &mut settings.drain;
     drain.delay = reading.global(root, "drain.delay", drain.delay, |text| units::duration(text).ok());

@@ -71,6 +71,7 @@ where
             started: call.started,
             last_event: None,
             ended: false,
+            is_cached: false,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -111,6 +112,8 @@ struct Guard {
     started: Instant,
     last_event: Option<Instant>,
     ended: bool,
+    /// The answer is another call's: its times say nothing of an endpoint.
+    is_cached: bool,
     end: CallEnd,
 }
 
@@ -120,7 +123,8 @@ impl Guard {
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
         self.end.usage = reply.usage;
-        if reply.trail.is_empty() {
+        self.is_cached = reply.outcome == Outcome::Cached;
+        if reply.trail.is_empty() && !self.is_cached {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
             let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
@@ -129,7 +133,7 @@ impl Guard {
         let outcome = reply.outcome;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
-                self.end.first = Some(now.saturating_duration_since(self.started));
+                self.end.first = (!self.is_cached).then(|| now.saturating_duration_since(self.started));
                 self.done(reply.status, outcome, None);
                 Payload::Whole(bytes)
             }
@@ -166,7 +170,7 @@ impl Guard {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
         }
-        if piece.events == 0 {
+        if piece.events == 0 || self.is_cached {
             return;
         }
         let now = clock::now();

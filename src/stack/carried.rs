@@ -8,6 +8,7 @@
 //! | limit, sends in flight, waiting sends | endpoint's name and URL |
 //! | breaker | endpoint's name, URL and credential; what an operator said, its name |
 //! | connections | endpoint's name, URL, credential and connect clock |
+//! | answers under an `Idempotency-Key` | always |
 //! | what probes say | endpoint's name and URL |
 //! | where a client key's limits stand | key's name, and the limit |
 //! | retry budget | route's name and the target's endpoints by name |
@@ -23,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::Health;
-use crate::layer::state::{Breakers, Fuse, Kept, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
+use crate::layer::state::{Breakers, Fuse, Kept, Keys, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
 use crate::policy::RouteSettings;
 use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
 
@@ -31,6 +32,7 @@ use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
 #[derive(Default)]
 pub struct Carried {
     live: Live,
+    keys: Option<Keys>,
     leaves: HashMap<String, Leaf>,
     places: Places,
     fuses: Kept<(String, String, Option<[u8; 32]>), Fuse>,
@@ -124,6 +126,13 @@ impl Carried {
             let (set, make) = (|rate: &SharedRate| rate.set(key.limits, now), || SharedRate::new(key.limits, now));
             (key.name.clone(), self.rates.take(key.name.clone(), set, make))
         }))
+    }
+
+    /// Calls that are known by an `Idempotency-Key`.
+    pub fn keys(&mut self, settings: &Settings) -> Keys {
+        let keys = self.keys.get_or_insert_with(|| Keys::new(settings.server.idempotency));
+        keys.set(settings.server.idempotency);
+        keys.clone()
     }
 
     /// What probes say of the endpoints.

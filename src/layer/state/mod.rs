@@ -2,9 +2,11 @@
 //! await.
 
 mod breakers;
+mod dedupe;
 mod kept;
 mod memory;
 mod rate;
+mod shared;
 mod slots;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,9 +16,11 @@ use std::time::Instant;
 use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
+pub use dedupe::{Execution, Keyed, Keys};
 pub use kept::Kept;
 pub use memory::{Hold, Memory};
 pub use rate::{Rates, SharedRate};
+pub use shared::{Begun, Head, Reader};
 pub use slots::{Asked, Line, Permit, Places, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

@@ -14,6 +14,7 @@ mod errors;
 mod faults;
 mod first;
 mod hostile;
+mod idempotency;
 mod load;
 mod models;
 mod passthrough;
