@@ -89,8 +89,7 @@ impl Metrics {
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
         let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
-        let budget =
-            add.ratios("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left.", &["route"])?;
+        let budget = add.ratios("outrigger_retry_budget_remaining_ratio", "Share of the budget left.", &["route"])?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
             "outrigger_stream_interruptions_total",
