@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod explain;
 mod healthcheck;
+mod instance;
 mod output;
 mod probe;
 pub mod reference;
@@ -26,6 +27,8 @@ use crate::config::{Loaded, Overrides, Report, load};
 pub const FINE: u8 = 0;
 /// Something failed.
 pub const FAILED: u8 = 1;
+/// A goal was missed.
+pub const MISSED: u8 = 3;
 /// The config is wrong.
 pub const BAD_CONFIG: u8 = 78;
 
@@ -40,7 +43,7 @@ pub struct Cli {
 
 const AFTER: &str = "\
 Start without a file:  outrigger run --upstream http://127.0.0.1:11434/v1
-Exit codes:            0 fine, 1 failed, 2 usage, 78 bad config";
+Exit codes:            0 fine, 1 failed, 2 usage, 3 a goal missed, 78 bad config";
 
 /// One command each.
 #[derive(Debug, Subcommand)]
@@ -60,6 +63,10 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Hold an endpoint of a running instance open or closed, or let its breaker decide again
     Breaker(breaker::BreakerArgs),
+    /// Have a running instance read its config again; an error leaves it as it is
+    Reload(instance::InstanceArgs),
+    /// Have a running instance stop as at SIGTERM: finish its calls, accept no more, and end
+    Drain(instance::InstanceArgs),
     /// Ask a running instance whether it lives; for a container's HEALTHCHECK
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print shell completions
@@ -86,6 +93,9 @@ pub struct RunArgs {
     /// Serve metrics, health and status here, instead of `admin.listen`
     #[arg(long, value_name = "ADDR", env = "OUTRIGGER_ADMIN", hide_env_values = true)]
     pub admin: Option<SocketAddr>,
+    /// Reload the config when its file, or a secret's file that it names, holds something else
+    #[arg(long, conflicts_with = "upstream")]
+    pub watch: bool,
 }
 
 impl RunArgs {
@@ -99,9 +109,15 @@ impl RunArgs {
 /// `outrigger demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
+    /// What happens to the model servers
+    #[arg(long, value_name = "NAME", value_enum, default_value = "bad-day")]
+    pub scenario: demo::Name,
     /// How long the story takes
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
+    /// Seed of everything that is random
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub seed: u64,
     /// Stop after the story instead of serving on
     #[arg(long)]
     pub once: bool,
@@ -116,6 +132,9 @@ pub struct MockArgs {
     /// Listen here
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8790")]
     pub listen: SocketAddr,
+    /// Serve `/_mock` here too, where faults of the network do not reach
+    #[arg(long, value_name = "ADDR")]
+    pub control: Option<SocketAddr>,
     /// Misbehave as this file says
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
@@ -160,18 +179,21 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => {
-            run::runtime()?.block_on(demo::run(args.seconds, args.once, args.json))?;
-            Ok(FINE)
+            let met = run::runtime()?.block_on(demo::run(&args))?;
+            Ok(if met { FINE } else { MISSED })
         }
         Command::Mock(args) => {
             let (scenario, record) = (args.scenario.as_deref(), args.record.as_deref());
-            run::runtime()?.block_on(crate::mock::serve_cli(args.listen, scenario, args.seed, record))?;
+            let served = crate::mock::serve_cli(args.listen, args.control, scenario, args.seed, record);
+            run::runtime()?.block_on(served)?;
             Ok(FINE)
         }
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Config(command) => config::run(&command),
         Command::Breaker(args) => breaker::run(&args),
+        Command::Reload(args) => instance::reload(&args),
+        Command::Drain(args) => instance::drain(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -10,9 +10,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::now;
 use crate::servers::{MOCKS, Servers};
 
-/// The gateway reads its config again on SIGHUP.
-const RELOADS: bool = false;
-
 /// A stand-in that was stopped, from when to when.
 pub struct Stopped {
     pub mock: usize,
@@ -91,8 +88,8 @@ pub async fn run(servers: &mut Servers, seed: u64, length: Duration) -> Vec<Stop
                 servers.mocks[mock].signal("STOP").await;
                 away.push((back, mock, Back::Go { since }));
             }
-            4 if RELOADS => {
-                servers.reload().await;
+            4 => {
+                servers.reload(reloads).await;
                 reloads += 1;
             }
             _ => servers.mocks[mock].rules(RULES[rng.usize(..RULES.len())]).await,

@@ -109,6 +109,7 @@ pub struct Servers {
     pub mocks: Vec<Mock>,
     pub data: SocketAddr,
     admin: SocketAddr,
+    config: PathBuf,
     gateway: Child,
     log: Arc<Mutex<Vec<Line>>>,
     logged: Option<tokio::task::JoinHandle<()>>,
@@ -155,7 +156,7 @@ impl Servers {
         });
         reachable(data).await;
         reachable(admin).await;
-        Self { mocks, data, admin, gateway, log, logged: Some(logged) }
+        Self { mocks, data, admin, config: path, gateway, log, logged: Some(logged) }
     }
 
     /// The log's lines on calls.
@@ -186,8 +187,11 @@ impl Servers {
         busy
     }
 
-    /// Asks the gateway to read its config again.
-    pub async fn reload(&self) {
+    /// Has the gateway read its config again: each time another one, and now and then one that is wrong.
+    pub async fn reload(&self, number: u32) {
+        let right = config(&self.mocks, self.data, self.admin);
+        let text = if number % 4 == 3 { right.replace("max_open", "max_opne") } else { format!("{right}# {number}\n") };
+        std::fs::write(&self.config, text).unwrap();
         signal(Some(&self.gateway), "HUP").await;
     }
 

@@ -5,6 +5,7 @@
 mod faults;
 mod history;
 mod network;
+mod outage;
 mod reference;
 mod shapes;
 

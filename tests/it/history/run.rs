@@ -14,10 +14,13 @@ use http::Request;
 use http_body_util::BodyExt;
 use outrigger::call::{Priority, Sink};
 use outrigger::config::Settings;
+use outrigger::layer::state::{Live, Memory};
 use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, Spread, Target, Timeouts};
-use outrigger::server::Gateway;
+use outrigger::server::reload::Reloads;
 use outrigger::server::stop::Stop;
-use outrigger::telemetry::Metrics;
+use outrigger::server::{Current, Gateway, Generation, Process};
+use outrigger::stack::Carried;
+use outrigger::telemetry::{Families, Metrics};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
 
@@ -104,7 +107,8 @@ fn breaker(wanted: Option<&Breaker>) -> BreakerSettings {
 fn metrics() -> Arc<Metrics> {
     static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
     let endpoints: Vec<String> = (0..16).map(|number| format!("e{number}")).collect();
-    let make = || Arc::new(Metrics::new(&["default".to_owned()], &endpoints, "").unwrap());
+    let routes = ["default".to_owned()];
+    let make = || Arc::new(Metrics::new(&mut Families::default(), &routes, &endpoints, ("", 0.0)).unwrap());
     Arc::clone(METRICS.get_or_init(make))
 }
 
@@ -115,23 +119,44 @@ async fn play(schedule: Arc<Schedule>) -> Vec<Event> {
     let endpoints = schedule.endpoints.len();
     let settings = settings(&schedule.policy, endpoints);
     let leaf = |endpoint| Played { schedule: Arc::clone(&schedule), recorder: Arc::clone(&recorder), endpoint };
-    let stacks = stack::build_over(&settings, (0..endpoints).map(leaf).collect(), &sink);
-    let (slots, pools) = (stacks.slots.clone(), stacks.pools[0].clone());
+    let mut carried = Carried::default();
+    let process = Process {
+        live: Live::default(),
+        memory: Memory::new(1 << 30),
+        stop: Stop::default(),
+        reloads: Reloads::new().0,
+        started: clock::now(),
+    };
+    let mut generation = || {
+        let leaves = (0..endpoints).map(leaf).collect();
+        let stacks = stack::build(&settings, leaves, &mut carried, &sink);
+        let loaded = Generation { hash: String::new(), at: clock::wall() };
+        Gateway::new(settings.clone(), stacks, metrics(), Arc::clone(&sink), &process, loaded)
+    };
+    let gateway = Current::new(generation());
+    let first = gateway.get();
+    let (slots, pools) = (first.stacks().slots.clone(), first.stacks().pools[0].clone());
     recorder.slots.set(slots.clone()).expect("set once");
-    let stop = Stop::default();
-    let gateway = Gateway::new(settings, stacks, metrics(), sink, stop.clone());
     let clients: FuturesUnordered<_> =
-        schedule.calls.iter().map(|plan| client(Arc::clone(&recorder), Arc::clone(&gateway), plan)).collect();
+        schedule.calls.iter().map(|plan| client(Arc::clone(&recorder), gateway.clone(), plan)).collect();
     let clients = clients.collect::<()>();
-    tokio::join!(biased; clients, operator(&schedule.policy, &stop));
+    tokio::join!(biased; clients, operator(&schedule.policy, &process.stop), reloads(&schedule.policy, &gateway, generation));
     // An execution that nobody waits for any more ends a moment later.
     clock::sleep(Duration::from_secs(1)).await; // paces the load, not a wait
     recorder.tell(What::Rest {
         in_use: (0..endpoints).map(|endpoint| slots.at(endpoint).1).collect(),
         waiting: pools.iter().map(|pool| slots.waiting(*pool)).collect(),
-        live: gateway.live().count(),
+        live: process.live.count(),
     });
     recorder.take()
+}
+
+/// Whoever has the gateway read its config again: all is built anew, and what is known of endpoints is kept.
+async fn reloads(policy: &Policy, gateway: &Current, mut generation: impl FnMut() -> Arc<Gateway>) {
+    for pause in &policy.reloads {
+        clock::sleep(Duration::from_millis(*pause)).await; // paces the load, not a wait
+        gateway.put(generation());
+    }
 }
 
 /// Whoever tells the gateway to end.
@@ -144,7 +169,7 @@ async fn operator(policy: &Policy, stop: &Stop) {
 }
 
 /// One client with one question, which it may ask more than once.
-async fn client(recorder: Arc<Recorder>, gateway: Arc<Gateway>, plan: &Plan) {
+async fn client(recorder: Arc<Recorder>, gateway: Current, plan: &Plan) {
     clock::sleep(Duration::from_millis(plan.at)).await; // paces the load, not a wait
     for again in 0..=plan.again {
         let call = plan.call + 1000 * again;
@@ -200,7 +225,7 @@ fn request(plan: &Plan, call: u32) -> (Called, Request<Body>) {
 }
 
 /// Says whether the client has what it wanted, or wants nothing more.
-async fn one_call(recorder: &Arc<Recorder>, gateway: &Arc<Gateway>, plan: &Plan, call: u32) -> bool {
+async fn one_call(recorder: &Arc<Recorder>, gateway: &Current, plan: &Plan, call: u32) -> bool {
     let (called, request) = request(plan, call);
     recorder.tell(What::Called(called));
     let mut talk = Box::pin(talk(recorder, gateway, plan, call, request));
@@ -220,7 +245,7 @@ async fn one_call(recorder: &Arc<Recorder>, gateway: &Arc<Gateway>, plan: &Plan,
     }
 }
 
-async fn talk(recorder: &Recorder, gateway: &Arc<Gateway>, plan: &Plan, call: u32, request: Request<Body>) -> bool {
+async fn talk(recorder: &Recorder, gateway: &Current, plan: &Plan, call: u32, request: Request<Body>) -> bool {
     let response: Response = match gateway.data().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -17,6 +17,8 @@ mod hostile;
 mod idempotency;
 mod load;
 mod models;
+mod network;
 mod passthrough;
 mod probes;
+mod reload;
 mod tools;
