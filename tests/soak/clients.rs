@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::Notes;
 use crate::event::{Called, What};
@@ -35,7 +35,7 @@ pub fn start(notes: &Notes, servers: &Servers, seed: u64, length: Duration) -> V
             let mut rng = Rng::with_seed(seed ^ (number << 32));
             let http = client();
             while Instant::now() < end {
-                sleep(Duration::from_millis(rng.u64(0..500))).await; // paces the load, not a wait
+                sleep_until(Instant::now() + Duration::from_millis(rng.u64(0..500))).await; // paces the load, not a wait
                 let ask = ask(&mut rng, numbers.fetch_add(1, Ordering::Relaxed));
                 one_call(&notes, &http, &url, ask).await;
             }

@@ -108,7 +108,7 @@ fn carried(call: &CallView) -> Option<String> {
         return Some("more than one send of a body that can be sent once".to_owned());
     }
     let said = call.went().find_map(|send| send.said.as_ref());
-    let Some((text, complete)) = said else { return None };
+    let (text, complete) = said?;
     let whole = call.closed.is_some_and(|(_, broken)| !broken) && call.left.is_none();
     let right = if whole { *complete && call.body == *text } else { text.starts_with(&call.body) };
     (!right).then(|| format!("{:?} where {text:?} was said", call.body))
