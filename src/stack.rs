@@ -9,12 +9,13 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
+use crate::layer::room::Room;
 use crate::layer::state::{SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer,
-    RetryLayer,
+    AttemptService, Balance, CallService, DeadlineLayer, HoldLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
+    ObserveCallLayer, RetryLayer,
 };
-use crate::policy::RouteSettings;
+use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::{EndpointSettings, Leaf};
 
 /// The call stack of one route.
@@ -28,6 +29,9 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
+        // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
+        // then is a failure that the loop goes on from.
+        .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
         // asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
@@ -60,6 +64,7 @@ struct Shared {
     attempts: Arc<Vec<AttemptService>>,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
+    room: Room,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -74,6 +79,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// Memory for answers that are held until they are complete.
+    pub room: Room,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -113,11 +120,19 @@ where
         attempts: Arc::new(attempts.collect()),
         budgets: budgets.collect(),
         slots: slots.clone(),
+        room: Room::new(settings.server.max_held),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks { calls, attempts: shared.attempts, budgets: shared.budgets, slots: shared.slots, pools: shared.pools }
+    Stacks {
+        calls,
+        attempts: shared.attempts,
+        budgets: shared.budgets,
+        slots: shared.slots,
+        room: shared.room,
+        pools: shared.pools,
+    }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

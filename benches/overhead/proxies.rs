@@ -52,7 +52,13 @@ pub async fn outrigger(upstream: SocketAddr) -> (SocketAddr, Running) {
 fn settings(upstream: SocketAddr) -> Settings {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     Settings {
-        server: ServerSettings { listen: any_port, max_body: 32 << 20, max_connections: 4096, keys: Vec::new() },
+        server: ServerSettings {
+            listen: any_port,
+            max_body: 32 << 20,
+            max_connections: 4096,
+            max_held: 512 << 20,
+            keys: Vec::new(),
+        },
         admin: AdminSettings { listen: any_port },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
         log: LogSettings { format: LogFormat::Json, level: "info".into() },
@@ -75,6 +81,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,
             queue_wait: outrigger::policy::QUEUE_WAIT,
+            streams: Default::default(),
         }],
     }
 }

@@ -14,5 +14,7 @@ pub use body::{Piece, PieceStream, RequestBody, Upload};
 pub use class::{Class, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};
-pub use request::{Attempt, AttemptKind, Call, CallRequest, Fate, Milestone, Options, Place, Priority, Surface};
+pub use request::{
+    Attempt, AttemptKind, Call, CallRequest, Fate, Milestone, Options, Place, Priority, Report, Surface,
+};
 pub use signal::{AttemptEnd, CallEnd, Outcome, Signal, Sink, Verdict};

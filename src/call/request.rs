@@ -188,6 +188,8 @@ pub enum Milestone {
     Dispatched(usize),
     /// The response head arrived.
     Head,
+    /// The first model event of an answer that is held back is in hand: the send is silent no longer.
+    First,
 }
 
 /// What a send counts as when it is dropped before its end; the loop writes it before it drops.
@@ -234,6 +236,9 @@ pub struct CallRequest {
 /// A place at an endpoint, given back when it is dropped.
 pub type Place = Box<dyn Send + Sync>;
 
+/// Whom a send tells of its milestones.
+pub type Report = Arc<dyn Fn(Milestone) + Send + Sync>;
+
 /// One send upstream on behalf of a call.
 pub struct Attempt {
     /// The call it is for.
@@ -251,7 +256,7 @@ pub struct Attempt {
     /// The streamed body, for the one send that may carry it.
     pub upload: Option<Upload>,
     /// Told of milestones as they happen.
-    pub report: Box<dyn Fn(Milestone) + Send + Sync>,
+    pub report: Report,
     /// What it counts as if it is dropped.
     pub fate: Arc<Fate>,
 }

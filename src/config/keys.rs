@@ -129,6 +129,13 @@ pub static ROWS: &[Row] = &[
         "Connections served at once; more wait to be accepted.",
     ),
     key(
+        "server.max_held",
+        TOP,
+        Size,
+        "512MiB",
+        "Memory for answers that `stream: hold` keeps, all calls together; what does not fit is refused with `queue_full`.",
+    ),
+    key(
         "server.auth",
         TOP,
         Choice(&["auto", "none"]),
@@ -232,7 +239,13 @@ pub static ROWS: &[Row] = &[
         "5s",
         "How long a send waits for a free place at its target, before the next target is asked; `0s` never waits.",
     ),
-    later("stream", DR, "Whether answers pass live or are held until judged."),
+    key(
+        "stream",
+        DR,
+        Choice(&["auto", "hold", "live"]),
+        "auto",
+        "`hold` keeps a stream until it is complete, so that a cut or stall can be rescued; `live` passes it as it comes. `auto` is `live`, until answers are judged.",
+    ),
     later("rescue", DR, "Goes on after a cut in the middle of an answer."),
     later("validate", DR, "Checks answers against what the caller asked for."),
     later("context", DR, "What to do with a prompt that does not fit."),

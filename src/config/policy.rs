@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use crate::policy::settings::{Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::policy::settings::{
+    Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
+};
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
@@ -25,6 +27,8 @@ pub struct Policy {
     pub concurrency: Concurrency,
     /// Wait for a place.
     pub queue_wait: Duration,
+    /// Streams.
+    pub streams: StreamSettings,
     /// Where each was given.
     pub part: Part,
 }
@@ -37,6 +41,7 @@ impl Default for Policy {
             max_sends: MAX_SENDS,
             concurrency: Concurrency::default(),
             queue_wait: QUEUE_WAIT,
+            streams: StreamSettings::default(),
             part: Part::default(),
         }
     }
@@ -66,6 +71,12 @@ impl Policy {
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
+        over.read("stream", &mut merged.streams.mode, |text| match text {
+            "auto" => Some(StreamMode::Auto),
+            "hold" => Some(StreamMode::Hold),
+            "live" => Some(StreamMode::Live),
+            _ => None,
+        });
         merged
     }
 

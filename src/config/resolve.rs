@@ -62,6 +62,7 @@ pub fn built_in() -> Settings {
             listen: local(DATA_PORT),
             max_body: 32 << 20,
             max_connections: 10_000,
+            max_held: 512 << 20,
             keys: Vec::new(),
         },
         admin: AdminSettings { listen: local(ADMIN_PORT) },
@@ -136,6 +137,7 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.max_body = reading.global(root, "server.max_body", server.max_body, |text| units::size(text).ok());
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
+    server.max_held = reading.global(root, "server.max_held", server.max_held, |text| units::size(text).ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);
     let drain = &mut settings.drain;
     drain.delay = reading.global(root, "drain.delay", drain.delay, |text| units::duration(text).ok());

@@ -36,6 +36,8 @@ pub struct ServerSettings {
     pub max_body: usize,
     /// Connections served at once; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Largest sum of answers that are held back until they are complete, in bytes.
+    pub max_held: usize,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
 }

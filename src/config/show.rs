@@ -25,6 +25,7 @@ pub fn yaml(settings: &Settings) -> String {
     let server = &settings.server;
     let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
     let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    let _ = writeln!(out, "  max_held: {}", show_size(server.max_held));
     if server.keys.is_empty() {
         out.push_str("  keys: []\n");
         if !server.listen.ip().is_loopback() {
@@ -81,6 +82,7 @@ pub fn yaml(settings: &Settings) -> String {
         retry(&mut out, &route.retry);
         let _ = writeln!(out, "    max_sends: {}", route.max_sends);
         let _ = writeln!(out, "    queue:\n      wait: {}", show_duration(route.queue_wait));
+        let _ = writeln!(out, "    stream: {}", route.streams.mode.as_str());
     }
     out
 }

@@ -2,12 +2,14 @@
 
 mod balance;
 mod deadline;
+mod hold;
 mod idle;
 mod limit;
 mod observe_attempt;
 mod observe_call;
 mod race;
 mod retry;
+pub mod room;
 pub mod state;
 
 use tower::util::BoxCloneSyncService;
@@ -16,6 +18,7 @@ use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply}
 
 pub use balance::Balance;
 pub use deadline::DeadlineLayer;
+pub use hold::HoldLayer;
 pub use idle::IdleLayer;
 pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;

@@ -176,7 +176,7 @@ impl Run<'_> {
             used: self.plan.used(),
             place: None,
             upload: self.upload.take(),
-            report: Box::new(move |milestone| {
+            report: Arc::new(move |milestone| {
                 // The loop may be gone already; then nobody wants to know.
                 let _ = reports.send((number, milestone));
             }),
@@ -207,6 +207,7 @@ impl Run<'_> {
         match milestone {
             Milestone::Dispatched(endpoint) => self.dispatched(attempt, endpoint, clock::now()),
             Milestone::Head => self.plan.head(attempt),
+            Milestone::First => self.plan.spoke(attempt),
         }
     }
 

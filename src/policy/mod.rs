@@ -15,4 +15,7 @@ pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
-pub use settings::{Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+pub use settings::{
+    Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode, StreamSettings,
+    Target, Timeouts,
+};

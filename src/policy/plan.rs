@@ -13,7 +13,8 @@
 //!    gets its own first send.
 //! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
 //! 5. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
-//!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
+//!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up. One that
+//!    has spoken and is held back until it is complete is silent no longer.
 
 use std::time::{Duration, Instant};
 
@@ -80,11 +81,20 @@ struct Sent {
     /// When it went out; before that it waits for a place, and waiting is not silence.
     started: Option<Instant>,
     head: bool,
+    /// Its first model event is in hand: what follows it is watched elsewhere.
+    spoken: bool,
     /// Its patience ran out, and what that allows was done.
     silent: bool,
     /// Its headers clock ran out, and what that allows was done.
     overdue: bool,
     state: State,
+}
+
+impl Sent {
+    /// It runs, and has said nothing yet.
+    fn is_silent(&self) -> bool {
+        self.state == State::Running && !self.spoken
+    }
 }
 
 /// What a target has used up.
@@ -176,6 +186,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// A running send has said its first word, and is held back until its last.
+    pub fn spoke(&mut self, attempt: usize) {
+        if let Some(sent) = self.sent.get_mut(attempt) {
+            sent.spoken = true;
+        }
+    }
+
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
         let Some((target, kind, refused)) = self.sent.get_mut(attempt).map(|sent| {
@@ -218,7 +235,7 @@ impl<'a> Plan<'a> {
 
     /// The class under which a send that is still running stands if the call ends without it.
     pub fn standing(&self, attempt: usize, now: Instant) -> Option<Class> {
-        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        let sent = self.sent.get(attempt).filter(|sent| sent.is_silent())?;
         if now.saturating_duration_since(sent.started?) < self.patience {
             return None;
         }
@@ -252,6 +269,7 @@ impl<'a> Plan<'a> {
             endpoint: None,
             started: None,
             head: false,
+            spoken: false,
             silent: false,
             overdue: false,
             state: State::Running,
@@ -344,7 +362,7 @@ impl<'a> Plan<'a> {
 
     /// What a silent send allows: `None` when it is to be waited for.
     fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
-        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        let sent = self.sent.get(attempt).filter(|sent| sent.is_silent())?;
         let (target, age) = (sent.target, now.saturating_duration_since(sent.started?));
         let (silent, overdue) = (sent.silent, sent.overdue);
         if !self.may_send() {
@@ -376,7 +394,7 @@ impl<'a> Plan<'a> {
         if !self.may_send() {
             return at;
         }
-        for sent in self.sent.iter().filter(|sent| sent.state == State::Running) {
+        for sent in self.sent.iter().filter(|sent| sent.is_silent()) {
             let Some(started) = sent.started else { continue };
             let silent = (!sent.silent).then(|| started + self.patience);
             let overdue =

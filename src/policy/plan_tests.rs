@@ -1,7 +1,7 @@
 //! The plan against tables of what should follow what, and against its invariants under random histories.
 
 use super::*;
-use crate::policy::{Backoff, RetrySettings, Target, Timeouts};
+use crate::policy::{Backoff, RetrySettings, StreamSettings, Target, Timeouts};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,6 +20,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
         },
         max_sends: 4,
         queue_wait: 5 * SECOND,
+        streams: StreamSettings::default(),
     }
 }
 

@@ -98,7 +98,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         used: Vec::new(),
         place: None,
         upload: None,
-        report: Box::new(|_| {}),
+        report: Arc::new(|_| {}),
         fate: Arc::new(Fate::default()),
     };
     let Some(stack) = gateway.stacks.attempts.get(endpoint).cloned() else { return Vec::new() };

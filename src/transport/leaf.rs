@@ -23,7 +23,7 @@ use super::client::{HttpClient, Outgoing};
 use super::settings::{Credential, EndpointSettings};
 use super::{events, headers, whole};
 use crate::call::{
-    Attempt, AttemptReply, Call, Class, Failure, Milestone, Original, Payload, Piece, RequestBody, Upload,
+    Attempt, AttemptReply, Call, Class, Failure, Milestone, Original, Payload, Piece, Report, RequestBody, Upload,
 };
 use crate::clock;
 use crate::dialect::{self, Dialect};
@@ -85,7 +85,7 @@ impl Service<Attempt> for Leaf {
 struct Asked {
     call: Arc<Call>,
     endpoint: usize,
-    report: Box<dyn Fn(Milestone) + Send + Sync>,
+    report: Report,
 }
 
 impl Inner {

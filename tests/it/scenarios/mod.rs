@@ -87,6 +87,7 @@ fn settings(scenario: &Scenario) -> Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             max_body: 1 << 20,
             max_connections: 10,
+            max_held: 512 << 20,
             keys: Vec::new(),
         },
         admin: AdminSettings { listen: "127.0.0.1:0".parse().unwrap() },
@@ -102,6 +103,7 @@ fn settings(scenario: &Scenario) -> Settings {
             retry: scenario.retry(),
             max_sends: scenario.max_sends,
             queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
+            streams: scenario.streams(),
         }],
     }
 }
@@ -180,7 +182,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     while let Some(found) = together.next().await {
         problems.extend(found);
     }
-    problems.extend(invariants(scenario, &recorder, &scripted, &stacks.slots, settings.endpoints.len()));
+    problems.extend(invariants(scenario, &recorder, &scripted, &stacks, settings.endpoints.len()));
     problems
 }
 
@@ -247,10 +249,14 @@ fn invariants(
     scenario: &Scenario,
     recorder: &Recorder,
     scripted: &[Scripted],
-    slots: &outrigger::layer::state::Slots,
+    stacks: &stack::Stacks,
     endpoints: usize,
 ) -> Vec<String> {
     let mut problems = Vec::new();
+    let slots = &stacks.slots;
+    if stacks.room.used() != 0 {
+        problems.push(format!("{} bytes are still held", stacks.room.used()));
+    }
     let signals = recorder.0.lock().unwrap();
     let calls: u32 = scenario.calls.iter().map(|call| call.times).sum();
     let ended = signals.iter().filter(|signal| matches!(signal, Signal::CallEnded(_))).count();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger::call::Priority;
-use outrigger::policy::{Backoff, Concurrency, Mode, RetrySettings};
+use outrigger::policy::{Backoff, Concurrency, Mode, RetrySettings, StreamMode, StreamSettings};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -29,6 +29,9 @@ pub struct Scenario {
     /// Wait for a place.
     #[serde(default, deserialize_with = "maybe")]
     pub queue_wait: Option<Duration>,
+    /// Streams are held until they are complete.
+    #[serde(default)]
+    pub hold: bool,
     /// The calls are made side by side, each after its own pause, instead of one after the other.
     #[serde(default)]
     pub together: bool,
@@ -51,6 +54,10 @@ pub struct Scenario {
 impl Scenario {
     pub fn concurrency(&self) -> Concurrency {
         self.slots.map_or(Concurrency::default(), |max| Concurrency { mode: Mode::Fixed, max })
+    }
+
+    pub fn streams(&self) -> StreamSettings {
+        StreamSettings { mode: if self.hold { StreamMode::Hold } else { StreamMode::Auto } }
     }
 
     pub fn retry(&self) -> RetrySettings {
@@ -102,7 +109,7 @@ pub struct Line {
     pub gap: Duration,
     /// Keep-alives only, this many, `gap` apart, after the events.
     pub pings: u32,
-    /// `done`, `cut` or `stall`.
+    /// `done`, `cut`, `stall`, or the class of whatever else ends it.
     pub then: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger::app;
 use outrigger::mock::{self, Scenario};
-use outrigger::policy::{Backoff, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Backoff, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
 use serde_json::Value;
 
 use crate::support::{self, Answer, base, gateway, http, said, settings};
@@ -74,6 +74,7 @@ fn route(name: String, endpoints: &[usize]) -> RouteSettings {
         retry: RetrySettings { attempts: 1, backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: outrigger::policy::QUEUE_WAIT,
+        streams: StreamSettings::default(),
     }
 }
 

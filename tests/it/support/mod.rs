@@ -8,7 +8,7 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -37,6 +37,7 @@ pub fn settings(urls: &[String]) -> Settings {
             listen: ANY.parse().unwrap(),
             max_body: 32 << 20,
             max_connections: 1000,
+            max_held: 512 << 20,
             keys: Vec::new(),
         },
         admin: AdminSettings { listen: ANY.parse().unwrap() },
@@ -52,6 +53,7 @@ pub fn settings(urls: &[String]) -> Settings {
             retry: RetrySettings::default(),
             max_sends: 4,
             queue_wait: QUEUE_WAIT,
+            streams: StreamSettings::default(),
         }],
     }
 }

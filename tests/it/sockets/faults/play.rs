@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger::app;
 use outrigger::mock;
-use outrigger::policy::{Backoff, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Backoff, QUEUE_WAIT, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
 
 use super::rows::{Ask, Gets, Kind, Row, Second};
 use crate::support::{self, Answer, base, gateway, http, said, settings};
@@ -195,6 +195,7 @@ fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettin
         retry: RetrySettings { backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: QUEUE_WAIT,
+        streams: StreamSettings::default(),
     }
 }
 
