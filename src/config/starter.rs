@@ -65,6 +65,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
                 ("timeouts", false) => "timeouts: { connect: 1s }",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
                 ("queue", _) => "queue: { wait: 1s }",
+                ("stream", _) => "stream: hold",
                 ("retry", _) => "retry: { attempts: 1 }",
                 _ => "max_sends: 2",
             };

@@ -16,6 +16,7 @@ pub struct LoadMetrics {
     endpoints: Vec<(IntGauge, IntGauge)>,
     routes: Vec<RouteLoad>,
     shed: IntCounterVec,
+    held: IntGauge,
 }
 
 struct RouteLoad {
@@ -37,6 +38,8 @@ impl LoadMetrics {
             &["route"],
             WAITS,
         )?;
+        let held = add.gauges("outrigger_held_bytes", "Bytes of answers held until they are complete.", &[])?;
+        let held = held.with_label_values::<&str>(&[]);
         let shed = add.counters("outrigger_shed_total", "Sends refused a place.", &["route", "reason", "priority"])?;
         let route = |name: &String| {
             for reason in Shed::ALL {
@@ -53,7 +56,7 @@ impl LoadMetrics {
         let routes = routes.iter().map(route).collect();
         let gauge = |gauges: &IntGaugeVec, name: &String| gauges.with_label_values(&[name]);
         let endpoints = endpoints.iter().map(|name| (gauge(&limit, name), gauge(&in_use, name))).collect();
-        Ok(Self { endpoints, routes, shed })
+        Ok(Self { endpoints, routes, shed, held })
     }
 
     /// How full an endpoint is at this moment.
@@ -69,6 +72,11 @@ impl LoadMetrics {
         if let Some(route) = self.routes.get(route) {
             route.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How much is held at this moment.
+    pub fn held(&self, bytes: usize) {
+        self.held.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A send that had to wait for a place does so no longer.

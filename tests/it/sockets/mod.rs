@@ -9,6 +9,7 @@ mod drain;
 mod errors;
 mod faults;
 mod first;
+mod hold;
 mod hostile;
 mod load;
 mod models;
