@@ -77,7 +77,7 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
     let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
     let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
-    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes));
+    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
     let stacks = stack::build(&settings, &sink)?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, &stacks);

@@ -10,10 +10,10 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::room::Room;
-use crate::layer::state::{SharedBudget, Slots};
+use crate::layer::state::{Breakers, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, CallService, DeadlineLayer, HoldLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
-    ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, HoldLayer, IdleLayer, LimitLayer,
+    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::{EndpointSettings, Leaf};
@@ -28,19 +28,21 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(Arc::clone(&route), Arc::clone(&shared.names), budgets))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone()))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that this call has not
-        // asked, the less busy of two.
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
+        // that this call has not asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), Arc::clone(&shared.sink))))
+            shared.slots.clone(), shared.breakers.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
 #[rustfmt::skip]
-pub fn attempt_stack<S>(endpoint: &EndpointSettings, leaf: S, slots: &Slots, sink: &Arc<dyn Sink>) -> AttemptService
+pub fn attempt_stack<S>(
+    endpoint: &EndpointSettings, leaf: S, slots: &Slots, breakers: &Breakers, sink: &Arc<dyn Sink>,
+) -> AttemptService
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone + Send + Sync + 'static,
@@ -49,6 +51,8 @@ where
     AttemptService::new(ServiceBuilder::new()
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
+        // Refuses before anything is held; judges the endpoint alone, by how each send ended.
+        .layer(BreakerLayer::new(breakers.clone()))
         // The send's place at the endpoint, kept until the body is dropped: what is in flight, and not more.
         .layer(LimitLayer::new(slots.clone()))
         // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
@@ -65,6 +69,7 @@ struct Shared {
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
     room: Room,
+    breakers: Breakers,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -81,6 +86,8 @@ pub struct Stacks {
     pub slots: Slots,
     /// Memory for answers that are held until they are complete.
     pub room: Room,
+    /// One breaker per endpoint.
+    pub breakers: Breakers,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -106,11 +113,12 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
+    let breakers = breakers(settings, sink, now);
     let (pools, pools_of) = pools(&settings.routes);
     let limits: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.concurrency).collect();
     let slots = Slots::new(&limits, &pools);
     let leaves = settings.endpoints.iter().zip(leaves);
-    let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, sink));
+    let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, &breakers, sink));
     let budgets = settings.routes.iter().map(|route| {
         Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
     });
@@ -121,18 +129,21 @@ where
         budgets: budgets.collect(),
         slots: slots.clone(),
         room: Room::new(settings.server.max_held),
+        breakers: breakers.clone(),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    Stacks {
-        calls,
-        attempts: shared.attempts,
-        budgets: shared.budgets,
-        slots: shared.slots,
-        room: shared.room,
-        pools: shared.pools,
-    }
+    let Shared { attempts, budgets, slots, breakers, room, pools, .. } = shared;
+    Stacks { calls, attempts, budgets, slots, breakers, room, pools }
+}
+
+/// The breakers of all endpoints, who know which routes share which endpoint.
+fn breakers(settings: &Settings, sink: &Arc<dyn Sink>, now: std::time::Instant) -> Breakers {
+    let routes = settings.routes.iter().map(|route| route.targets.clone()).collect();
+    // What a client's own key is refused is the client's.
+    let endpoints = settings.endpoints.iter().map(|endpoint| (endpoint.breaker, !endpoint.forward_client_key));
+    Breakers::new(endpoints.collect(), routes, Arc::clone(sink), now)
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto;
 use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
-use outrigger::policy::{MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{BreakerSettings, MAX_SENDS, RetrySettings, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use tokio::net::TcpListener;
 
@@ -72,6 +72,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             model: None,
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
+            breaker: BreakerSettings::default(),
         }],
         routes: vec![RouteSettings {
             name: "all".into(),

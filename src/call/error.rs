@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{AttemptKind, Class, Retry};
+use super::{AttemptKind, Class, Counts, Retry};
 
 /// An upstream's own error answer, kept to be passed on where it is the caller's to read.
 #[derive(Clone, Debug)]
@@ -52,6 +52,13 @@ impl Failure {
             fingerprint: None,
             unsent: false,
         }
+    }
+
+    /// What it counts for at the endpoint's breaker; at most what its class does.
+    pub fn counts(&self) -> Counts {
+        // A pooled connection that was being closed says nothing of the server behind it.
+        let stale = self.class == Class::ResetBeforeResponse && self.unsent;
+        if stale { Counts::Nothing } else { self.class.counts() }
     }
 
     /// The same with the status it came with.

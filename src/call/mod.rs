@@ -4,6 +4,7 @@
 //! layer needs is a field here, never something looked up by type at run time.
 
 mod body;
+mod breaker;
 mod class;
 mod error;
 mod reply;
@@ -11,7 +12,8 @@ mod request;
 mod signal;
 
 pub use body::{Piece, PieceStream, RequestBody, Upload};
-pub use class::{Class, Fault, Retry};
+pub use breaker::{BreakerChange, BreakerReason, BreakerState};
+pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};
 pub use request::{

@@ -245,6 +245,8 @@ pub struct Attempt {
     pub call: Arc<Call>,
     /// Why it is made.
     pub kind: AttemptKind,
+    /// The route, as numbered in the settings; `None` for a question of our own, such as for a list of models.
+    pub route: Option<usize>,
     /// Which target of the route, counted from 0.
     pub target: usize,
     /// The endpoint, once balance has chosen it; as numbered in the settings.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptKind, Class, Priority, Surface, Usage};
+use super::{AttemptKind, BreakerChange, Class, Priority, Surface, Usage};
 
 /// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,6 +142,8 @@ pub enum Signal {
         /// The time between the two.
         gap: Duration,
     },
+    /// A breaker went from one state to another.
+    Breaker(BreakerChange),
     /// A send that had to wait for a place does so no longer: it has one, was refused, or its client left.
     Queued {
         /// The route, as numbered in the settings.

@@ -66,7 +66,7 @@ fn route(loaded: &Loaded, index: usize, model: Option<&str>) -> String {
     table(&mut out, &rows);
     out.push_str("\npolicy\n");
     table(&mut out, &policy(route, part));
-    out.push_str("\nclocks of the endpoints\n");
+    out.push_str("\nclocks and breakers of the endpoints\n");
     let mut seen = Vec::new();
     for number in route.targets.iter().flat_map(|target| &target.endpoints) {
         if !seen.contains(number) {
@@ -126,17 +126,31 @@ fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
     ]
 }
 
-fn clocks(loaded: &Loaded, number: usize) -> [[String; 4]; 4] {
+fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {
     let endpoint = &loaded.settings.endpoints[number];
     let part = &loaded.origins.endpoints[number];
     let row = |key: &str, value: String| [endpoint.name.clone(), key.to_owned(), value, part.origin(key).to_string()];
-    let timeouts = endpoint.timeouts;
-    [
+    let (timeouts, breaker) = (endpoint.timeouts, endpoint.breaker);
+    let mut rows = vec![
         row("timeouts.connect", show_duration(timeouts.connect)),
         row("timeouts.idle", show_duration(timeouts.idle)),
         row("concurrency.mode", endpoint.concurrency.mode.as_str().to_owned()),
         row("concurrency.max", endpoint.concurrency.max.to_string()),
-    ]
+    ];
+    if !breaker.on {
+        rows.push(row("breaker", "off".to_owned()));
+        return rows;
+    }
+    rows.extend([
+        row("breaker.consecutive", breaker.consecutive.to_string()),
+        row("breaker.failure_rate", show_ratio(breaker.failure_rate)),
+        row("breaker.min_calls", breaker.min_calls.to_string()),
+        row("breaker.window", show_duration(breaker.window)),
+        row("breaker.open_for", show_duration(breaker.open_for)),
+        row("breaker.max_open", show_duration(breaker.max_open)),
+        row("breaker.probes", breaker.probes.to_string()),
+    ]);
+    rows
 }
 
 fn table(out: &mut String, rows: &[[String; 4]]) {

@@ -4,7 +4,7 @@
 //! within three seconds, with 0 or 1.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -25,19 +25,7 @@ pub struct HealthcheckArgs {
 
 /// Runs the command.
 pub fn run(args: &HealthcheckArgs) -> anyhow::Result<u8> {
-    let address = match (args.admin, &args.config) {
-        (Some(admin), _) => admin,
-        (None, file) => match load(file.as_deref(), None, &Overrides::default()) {
-            Ok(loaded) => loaded.settings.admin.listen,
-            Err(report) if file.is_some() => {
-                output::refuse(&report);
-                return Ok(FAILED);
-            }
-            // Started with `--upstream`, there is no file, and the port is the usual one.
-            Err(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT),
-        },
-    };
-    let address = reachable(address);
+    let Some(address) = instance(args.admin, args.config.as_deref()) else { return Ok(FAILED) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(ask(address)) {
         Ok(200) => {
@@ -54,6 +42,23 @@ pub fn run(args: &HealthcheckArgs) -> anyhow::Result<u8> {
             Ok(FAILED)
         }
     }
+}
+
+/// Where the admin port of the instance beside us is. `None` when the file that says so cannot be read; that is told.
+pub fn instance(admin: Option<SocketAddr>, file: Option<&Path>) -> Option<SocketAddr> {
+    let address = match admin {
+        Some(admin) => admin,
+        None => match load(file, None, &Overrides::default()) {
+            Ok(loaded) => loaded.settings.admin.listen,
+            Err(report) if file.is_some() => {
+                output::refuse(&report);
+                return None;
+            }
+            // Started with `--upstream`, there is no file, and the port is the usual one.
+            Err(_) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ADMIN_PORT),
+        },
+    };
+    Some(reachable(address))
 }
 
 /// An address to listen on everywhere, as one to connect to.

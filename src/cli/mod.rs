@@ -3,6 +3,7 @@
 //! Owns parsing, dispatch and exit codes. Does no work itself: each command has its file. Invariant: data goes to
 //! stdout and talk to stderr, so that a pipe only ever carries what was asked for.
 
+mod breaker;
 mod check;
 mod config;
 mod demo;
@@ -57,6 +58,8 @@ pub enum Command {
     /// Write a config file, show the one in force, or print its schema
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Hold an endpoint of a running instance open or closed, or let its breaker decide again
+    Breaker(breaker::BreakerArgs),
     /// Ask a running instance whether it lives; for a container's HEALTHCHECK
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print shell completions
@@ -164,6 +167,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Config(command) => config::run(&command),
+        Command::Breaker(args) => breaker::run(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -41,6 +41,10 @@ fn map(node: &Node, path: &str, problems: &mut Vec<Problem>) {
             Some(Found::Map) => match value.kind {
                 Kind::Map(_) => map(value, &full, problems),
                 Kind::Null | Kind::Broken => {}
+                _ if keys::may_be_off(&full) && value.text() == Some("off") => {}
+                _ if keys::may_be_off(&full) => {
+                    problems.push(kind(value, key, "a map of keys, or `off`", &example(&full)));
+                }
                 _ => problems.push(kind(value, key, "a map of keys", &example(&full))),
             },
             Some(Found::List) => list(value, key, &full, problems),

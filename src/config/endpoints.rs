@@ -71,6 +71,7 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
     let name = required(item, "name", "an endpoint", reading).unwrap_or_default();
     let address = required(item, "url", "an endpoint", reading).unwrap_or_default();
     let policy = defaults.under(item, Origin::Endpoint);
+    policy.breaker_conflicts(reading.problems);
     let span = |key: &str| item.get(key).map_or(item.span, |node| node.span);
     let dialect = item.get("dialect").and_then(Node::text).and_then(|text| text.parse::<Dialect>().ok());
     let idle_clocks = ["timeouts.headers", "timeouts.first_token", "timeouts.total"]
@@ -87,6 +88,7 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
             dialect: dialect.unwrap_or_default(),
             model: item.get("model").and_then(Node::text).map(str::to_owned),
             timeouts: policy.timeouts,
+            breaker: policy.breaker,
             concurrency: policy.concurrency,
         },
         name_span: span("name"),

@@ -111,8 +111,8 @@ use Type::{Address, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, S
 
 const TOP: &[Place] = &[Top];
 const DER: &[Place] = &[Defaults, Endpoint, Route];
-const DR: &[Place] = &[Defaults, Route];
 const DE: &[Place] = &[Defaults, Endpoint];
+const DR: &[Place] = &[Defaults, Route];
 const E: &[Place] = &[Endpoint];
 const R: &[Place] = &[Route];
 
@@ -222,7 +222,20 @@ pub static ROWS: &[Row] = &[
     key("retry.backoff.max", DR, Clock, "8s", "Upper bound of every wait."),
     key("retry.respect_retry_after", DR, Switch, "true", "Whether an upstream's `Retry-After` replaces our own wait."),
     key("max_sends", DR, Count(1, 100), "4", "Sends upstream per call, all causes together."),
-    later("breaker", DER, "Stops sending to an endpoint that keeps failing."),
+    key("breaker.consecutive", DE, Count(1, 1000), "5", "Failures in a row that open it."),
+    key("breaker.failure_rate", DE, Ratio, "50%", "Share of failures in the window that opens it, in a pool."),
+    key("breaker.min_calls", DE, Count(1, 1_000_000), "10", "Sends in the window below which a share says nothing."),
+    key("breaker.window", DE, Clock, "60s", "How long a send is remembered."),
+    key("breaker.open_for", DE, Clock, "2s", "How long it stays open the first time; doubles, and varies by half."),
+    key("breaker.max_open", DE, Clock, "20s", "How long it stays open at most."),
+    key(
+        "breaker.probes",
+        DE,
+        Count(1, 100),
+        "1",
+        "Sends let through at a time to find out whether the endpoint is back.",
+    ),
+    later("breaker", R, "A route's own settings for its circuits."),
     key(
         "concurrency.mode",
         DE,
@@ -298,6 +311,14 @@ pub const REQUIRED: &[&str] = &[
     "endpoints[].url",
     "routes[].targets",
 ];
+
+/// Maps in whose place `off` may stand.
+const SWITCHES: &[&str] = &["breaker"];
+
+/// Whether `off` may stand in place of the map at `path`.
+pub fn may_be_off(path: &str) -> bool {
+    SWITCHES.iter().any(|name| path.rsplit('.').next() == Some(*name))
+}
 
 /// Sections of the file, in order.
 pub const SECTIONS: &[&str] =

@@ -125,6 +125,7 @@ pub fn from_upstream(address: &str, overrides: &Overrides) -> Result<Loaded, Rep
         dialect: Dialect::Auto,
         model: None,
         timeouts: policy.timeouts,
+        breaker: policy.breaker,
         concurrency: policy.concurrency,
     });
     endpoints::forward_client_keys(&mut settings);

@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use crate::policy::settings::{
-    Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
+    BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
 };
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
-use super::tree::{Node, Span};
+use super::tree::{Kind, Node, Span};
 use super::units;
 
 /// The values in force, and where each was given.
@@ -23,6 +23,8 @@ pub struct Policy {
     pub retry: RetrySettings,
     /// Sends per call.
     pub max_sends: u32,
+    /// When an endpoint is left alone.
+    pub breaker: BreakerSettings,
     /// Sends in flight at an endpoint.
     pub concurrency: Concurrency,
     /// Wait for a place.
@@ -39,6 +41,7 @@ impl Default for Policy {
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,
+            breaker: BreakerSettings::default(),
             concurrency: Concurrency::default(),
             queue_wait: QUEUE_WAIT,
             streams: StreamSettings::default(),
@@ -64,6 +67,16 @@ impl Policy {
         over.clock("retry.backoff.max", &mut merged.retry.backoff.max);
         over.read("retry.respect_retry_after", &mut merged.retry.respect_retry_after, |text| text.parse().ok());
         over.read("max_sends", &mut merged.max_sends, |text| text.parse().ok().filter(|n| *n > 0));
+        over.switch("breaker", &mut merged.breaker.on);
+        let breaker = &mut merged.breaker;
+        let count = |text: &str| text.parse().ok().filter(|n| *n > 0);
+        over.read("breaker.consecutive", &mut breaker.consecutive, count);
+        over.read("breaker.failure_rate", &mut breaker.failure_rate, |text| units::ratio(text).ok());
+        over.read("breaker.min_calls", &mut breaker.min_calls, count);
+        over.clock("breaker.window", &mut breaker.window);
+        over.clock("breaker.open_for", &mut breaker.open_for);
+        over.clock("breaker.max_open", &mut breaker.max_open);
+        over.read("breaker.probes", &mut breaker.probes, count);
         over.read("concurrency.mode", &mut merged.concurrency.mode, |text| match text {
             "adaptive" => Some(Mode::Adaptive),
             "fixed" => Some(Mode::Fixed),
@@ -78,6 +91,23 @@ impl Policy {
             _ => None,
         });
         merged
+    }
+
+    /// Values of an endpoint that cannot both hold.
+    pub fn breaker_conflicts(&self, problems: &mut Vec<Problem>) {
+        let BreakerSettings { open_for, max_open, .. } = self.breaker;
+        if open_for > max_open {
+            let (first, most) = (units::show_duration(open_for), units::show_duration(max_open));
+            let span = self.later("breaker.open_for", "breaker.max_open");
+            let message = format!("`open_for` ({first}) is longer than `max_open` ({most})");
+            let problem = Problem::new(Code::Conflict, span, message)
+                .label("the first time would pass the longest")
+                .help("make `open_for` at most `max_open`");
+            // What `defaults` says is said once, not by each endpoint.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
     }
 
     /// Values of a route that cannot both hold.
@@ -114,6 +144,19 @@ struct Layer<'a> {
 impl Layer<'_> {
     fn clock(&mut self, key: &'static str, value: &mut Duration) {
         self.read(key, value, |text| units::duration(text).ok().filter(|clock| !clock.is_zero()));
+    }
+
+    /// `off` in place of a map turns a mechanism off; a map turns it on again.
+    fn switch(&mut self, key: &'static str, on: &mut bool) {
+        let Some(node) = at(self.node, key) else { return };
+        if node.text() == Some("off") {
+            *on = false;
+        } else if matches!(node.kind, Kind::Map(_)) {
+            *on = true;
+        } else {
+            return;
+        }
+        self.part.set(key, (self.origin)(node.span.line), node.span);
     }
 
     fn read<T>(&mut self, key: &'static str, value: &mut T, read: impl Fn(&str) -> Option<T>) {

@@ -21,6 +21,7 @@ with every key, `outrigger check` reads one without starting anything, `outrigge
   their own, not in quotes and not inside `{ }` or `[ ]`. `$${` is a literal `${`.
 - A relative path starts at the directory of the config file.
 - Values merge in this order: built in, `defaults`, the endpoint or the route.
+- `breaker: off` in place of its map switches the breaker off; a map under an endpoint switches it on again.
 - Without `routes`, a file with exactly one endpoint sends every call there.
 ";
 

@@ -24,6 +24,7 @@ fn object(path: &str) -> Value {
         }
         let value = match keys::find(&full) {
             Some(Found::Value(row)) => leaf(row),
+            Some(Found::Map) if keys::may_be_off(&full) => json!({ "anyOf": [object(&full), { "const": "off" }] }),
             Some(Found::Map) => object(&full),
             Some(Found::List) => json!({ "type": "array", "items": object(&format!("{full}[]")) }),
             None => continue,

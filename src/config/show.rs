@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::policy::settings::{Concurrency, RetrySettings, Timeouts};
+use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Timeouts};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
@@ -105,6 +105,19 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
         writeln!(out, "    timeouts:\n      connect: {}\n      idle: {}", show_duration(connect), show_duration(idle));
     let Concurrency { mode, max } = endpoint.concurrency;
     let _ = writeln!(out, "    concurrency:\n      mode: {}\n      max: {max}", mode.as_str());
+    breaker(out, &endpoint.breaker);
+}
+
+fn breaker(out: &mut String, breaker: &BreakerSettings) {
+    if !breaker.on {
+        out.push_str("    breaker: off\n");
+        return;
+    }
+    let (consecutive, rate, least) = (breaker.consecutive, show_ratio(breaker.failure_rate), breaker.min_calls);
+    let _ = writeln!(out, "    breaker:\n      consecutive: {consecutive}\n      failure_rate: {rate}");
+    let _ = writeln!(out, "      min_calls: {least}\n      window: {}", show_duration(breaker.window));
+    let (first, most) = (show_duration(breaker.open_for), show_duration(breaker.max_open));
+    let _ = writeln!(out, "      open_for: {first}\n      max_open: {most}\n      probes: {}", breaker.probes);
 }
 
 fn retry(out: &mut String, retry: &RetrySettings) {

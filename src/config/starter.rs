@@ -63,6 +63,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
             let text = match (child, path.starts_with("routes")) {
                 ("timeouts", true) => "timeouts: { total: 60s }",
                 ("timeouts", false) => "timeouts: { connect: 1s }",
+                ("breaker", _) => "breaker: off",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
                 ("queue", _) => "queue: { wait: 1s }",
                 ("stream", _) => "stream: hold",
@@ -96,6 +97,7 @@ fn section_why(path: &str) -> &'static str {
         "server.keys" => "Clients that may call; without keys only this machine may, or everybody with `auth: none`.",
         "endpoints" => "Where calls may go: one base URL with one credential each.",
         "defaults" => "Policy wherever an endpoint or a route does not say otherwise.",
+        "defaults.breaker" => "Leaves an endpoint alone that keeps failing; `breaker: off` never does.",
         "routes" => "Which model goes where; the first route that matches wins.",
         _ => "",
     }

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::call::Priority;
-use crate::policy::settings::{Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
 use crate::transport::settings::Credential;
 
 fn root() -> PathBuf {
@@ -77,6 +77,7 @@ fn the_starter_changes_no_default() {
     assert_eq!((route.max_sends, route.queue_wait), (MAX_SENDS, QUEUE_WAIT));
     assert_eq!(loaded.settings.endpoints[0].concurrency, Concurrency::default());
     assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
+    assert_eq!(loaded.settings.endpoints[0].breaker, BreakerSettings::default());
     let mut bare = resolve::built_in();
     bare.endpoints = loaded.settings.endpoints.clone();
     bare.routes = loaded.settings.routes.clone();
@@ -121,6 +122,24 @@ fn values_merge_from_defaults_to_the_route_and_remember_where_they_were() {
     assert_eq!(loaded.origins.routes[0].origin("max_sends"), Origin::Defaults(10));
     assert_eq!(loaded.origins.routes[0].origin("retry.attempts"), Origin::BuiltIn);
     assert_eq!(loaded.origins.endpoints[0].origin("timeouts.connect"), Origin::Endpoint(7));
+}
+
+#[test]
+fn a_breaker_is_off_or_a_map() {
+    let with = |defaults: &str, endpoint: &str| {
+        let source = format!(
+            "version: 1\nendpoints: [{{ name: a, url: \"http://127.0.0.1:1\"{endpoint} }}]\ndefaults: {{ breaker: {defaults} }}\n"
+        );
+        text(&source).map(|loaded| loaded.settings.endpoints[0].breaker)
+    };
+    let own = BreakerSettings::default();
+    assert_eq!(with("off", "").unwrap(), BreakerSettings { on: false, ..own });
+    assert_eq!(with("{ probes: 2 }", ", breaker: off").unwrap(), BreakerSettings { on: false, probes: 2, ..own });
+    assert_eq!(with("off", ", breaker: { consecutive: 3 }").unwrap(), BreakerSettings { consecutive: 3, ..own });
+    for (wrong, code) in [("on", Code::WrongType), ("{ probes: 0 }", Code::Zero), ("{ open_for: 30s }", Code::Conflict)]
+    {
+        assert_eq!(with(wrong, "").unwrap_err().problems[0].code, code, "{wrong}");
+    }
 }
 
 #[test]

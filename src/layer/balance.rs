@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 
-use super::state::{Entry, Line, Permit, Slots, Turn};
+use super::state::{Asked, Breakers, Line, Permit, Slots, Turn};
 use super::{AttemptService, Pending};
-use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Milestone, Priority, Signal, Sink};
+use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Priority, Signal, Sink};
 use crate::clock;
-use crate::policy::balance::fresh;
+use crate::policy::balance::{Candidate, fresh};
 use crate::policy::{Ask, Refusal, RouteSettings, Shed};
 
 /// The targets of one route over the attempt stacks of all endpoints.
@@ -25,6 +25,7 @@ pub struct Balance {
     pools: Arc<Vec<usize>>,
     endpoints: Arc<Vec<AttemptService>>,
     slots: Slots,
+    breakers: Breakers,
     sink: Arc<dyn Sink>,
 }
 
@@ -36,15 +37,16 @@ impl Balance {
         pools: Vec<usize>,
         endpoints: Arc<Vec<AttemptService>>,
         slots: Slots,
+        breakers: Breakers,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { route, number, pools: Arc::new(pools), endpoints, slots, sink }
+        Self { route, number, pools: Arc::new(pools), endpoints, slots, breakers, sink }
     }
 
     /// What an attempt asks for at its target.
     fn asks(&self, attempt: &Attempt) -> Option<Ask> {
-        let endpoints = &self.route.targets.get(attempt.target)?.endpoints;
         let call = &attempt.call;
+        let (candidates, due) = self.candidates(attempt)?;
         Some(Ask {
             pool: *self.pools.get(attempt.target)?,
             route: self.number,
@@ -52,11 +54,34 @@ impl Balance {
             again: call.client_retry || matches!(attempt.kind, AttemptKind::Retry | AttemptKind::Hedge),
             key: call.key_name.clone().unwrap_or_default(),
             prompt_bytes: call.prompt_bytes,
-            endpoints: fresh(endpoints, &attempt.used),
+            candidates: fresh(candidates, &attempt.used),
+            due,
             deadline: call.deadline,
             // A twin that has to wait comes too late to help, and makes what it wants to help worse.
             wait: if attempt.kind == AttemptKind::Hedge { Duration::ZERO } else { self.route.queue_wait },
         })
+    }
+
+    /// Who is let through at its target, and who of them waits for a probe. With nobody let through, whoever it is
+    /// will refuse.
+    fn candidates(&self, attempt: &Attempt) -> Option<(Vec<Candidate>, Option<usize>)> {
+        let endpoints = &self.route.targets.get(attempt.target)?.endpoints;
+        let now = clock::now();
+        let mut open = Vec::with_capacity(endpoints.len());
+        let mut due = None;
+        for endpoint in endpoints.iter().copied() {
+            let Ok(allowed) = self.breakers.peek(endpoint, attempt.route, now) else { continue };
+            // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
+            // on it.
+            if allowed.probe && attempt.call.body.replayable() && !attempt.used.contains(&endpoint) {
+                due = due.or(Some(endpoint));
+            }
+            open.push(Candidate { endpoint, share: allowed.share });
+        }
+        if open.is_empty() {
+            open = endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0 }).collect();
+        }
+        Some((open, due))
     }
 
     /// Out it goes.
@@ -65,7 +90,6 @@ impl Balance {
             return Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"));
         };
         attempt.endpoint = permit.endpoint();
-        (attempt.report)(Milestone::Dispatched(attempt.endpoint));
         attempt.place = Some(Box::new(permit));
         service.oneshot(attempt).await
     }
@@ -129,12 +153,12 @@ impl Service<Attempt> for Balance {
         let (kind, class) = (attempt.kind, ask.class);
         let samples = (clock::sample(), clock::sample(), clock::sample());
         match self.slots.ask(ask, clock::now(), samples) {
-            Entry::Go(permit) => Box::pin(this.send(attempt, permit)),
-            Entry::Refused(refusal) => {
+            Asked::Go(permit) => Box::pin(this.send(attempt, permit)),
+            Asked::Refused(refusal) => {
                 let failure = self.refused(kind, class, refusal);
                 Box::pin(async move { Err(failure) })
             }
-            Entry::Wait(line) => Box::pin(async move {
+            Asked::Wait(line) => Box::pin(async move {
                 let permit = this.turn(pool, line).await.map_err(|refusal| this.refused(kind, class, refusal))?;
                 this.send(attempt, permit).await
             }),

@@ -13,7 +13,9 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use super::state::Slots;
-use crate::call::{Attempt, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Place, Verdict};
+use crate::call::{
+    Attempt, AttemptReply, Class, Failure, Fate, Milestone, Payload, Piece, PieceStream, Place, Verdict,
+};
 use crate::clock;
 use crate::dialect::{Dialect, detect};
 use crate::policy::Sample;
@@ -64,6 +66,8 @@ where
             // A listing, not a call: it takes no place and teaches nothing.
             return Box::pin(self.inner.call(attempt));
         };
+        // It has a place, and its breaker let it through: it goes out now.
+        (attempt.report)(Milestone::Dispatched(attempt.endpoint));
         let mut stay = Stay {
             slots: self.slots.clone(),
             endpoint: attempt.endpoint,

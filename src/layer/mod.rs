@@ -1,6 +1,7 @@
 //! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
 
 mod balance;
+mod breaker;
 mod deadline;
 mod hold;
 mod idle;
@@ -17,6 +18,7 @@ use tower::util::BoxCloneSyncService;
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
 pub use balance::Balance;
+pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use hold::HoldLayer;
 pub use idle::IdleLayer;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
-use super::state::SharedBudget;
+use super::state::{Breakers, SharedBudget};
 use super::{AttemptService, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
@@ -24,15 +24,24 @@ use crate::policy::{Plan, RouteSettings, Step, Terms};
 
 /// What the loop knows of its route.
 pub struct RetryLayer {
+    number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    breakers: Breakers,
 }
 
 impl RetryLayer {
-    /// `names` are the endpoints' as numbered in the settings; `budgets` one per target of the route.
-    pub fn new(route: Arc<RouteSettings>, names: Arc<Vec<String>>, budgets: Arc<Vec<SharedBudget>>) -> Self {
-        Self { route, names, budgets }
+    /// `number` is the route's; `names` are the endpoints' as numbered in the settings; `budgets` one per target of the
+    /// route.
+    pub fn new(
+        number: usize,
+        route: Arc<RouteSettings>,
+        names: Arc<Vec<String>>,
+        budgets: Arc<Vec<SharedBudget>>,
+        breakers: Breakers,
+    ) -> Self {
+        Self { number, route, names, budgets, breakers }
     }
 }
 
@@ -46,9 +55,11 @@ where
     fn layer(&self, inner: S) -> Retry {
         Retry {
             inner: AttemptService::new(inner),
+            number: self.number,
             route: Arc::clone(&self.route),
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
+            breakers: self.breakers.clone(),
         }
     }
 }
@@ -57,9 +68,11 @@ where
 #[derive(Clone)]
 pub struct Retry {
     inner: AttemptService,
+    number: usize,
     route: Arc<RouteSettings>,
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<SharedBudget>>,
+    breakers: Breakers,
 }
 
 impl Service<CallRequest> for Retry {
@@ -132,6 +145,7 @@ impl Retry {
         loop {
             let now = clock::now();
             let mut pay = |target: usize| run.retry.pay(target, now);
+            run.plan.see(self.breakers.shut(self.number, now));
             match run.plan.next(now, &mut pay) {
                 Step::Start { target, kind } => run.start(target, kind, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
@@ -171,6 +185,7 @@ impl Run<'_> {
         let attempt = Attempt {
             call: Arc::clone(&self.call),
             kind,
+            route: Some(self.retry.number),
             target,
             endpoint: 0,
             used: self.plan.used(),
@@ -228,9 +243,11 @@ impl Run<'_> {
     fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
         let now = clock::now();
         let sent = self.starts.get(attempt).is_some_and(|start| start.sent.is_some());
+        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
         self.plan.failed(attempt, &failure, now, clock::sample());
-        // A twin for which there was no place was no send, and is no cause of anything.
-        if sent || kind != AttemptKind::Hedge {
+        // What a breaker did not let through was no send, nor was a twin for which there was no place: they are no cause
+        // of anything.
+        if sent || (kind != AttemptKind::Hedge && failure.class != Class::BreakerOpen) {
             self.note(attempt, kind, failure.class, started, now);
             self.first.get_or_insert(failure);
         }
@@ -239,7 +256,11 @@ impl Run<'_> {
     fn give_up(&mut self, attempt: usize, class: Class, now: Instant) {
         let Some(runner) = self.race.drop_one(attempt, Verdict::Failed(class)) else { return };
         let failure = Failure::new(class, "no sign of life in time");
-        self.note(attempt, runner.kind, class, runner.started, now);
+        // The endpoint's breaker hears of it when the send is dropped, so it goes first.
+        let (kind, started) = (runner.kind, runner.started);
+        drop(runner);
+        self.note(attempt, kind, class, started, now);
+        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         self.first.get_or_insert(failure);
     }
@@ -305,6 +326,9 @@ impl Run<'_> {
         self.settle(now, late.then_some(Class::DeadlineExceeded));
         let sends = self.plan.sends();
         let cause = self.first.take().unwrap_or_else(|| {
+            if !late {
+                return self.retry.breakers.all_open(self.retry.number, &self.retry.names, now);
+            }
             let waited = now.saturating_duration_since(self.call.started);
             Failure::new(Class::DeadlineExceeded, format!("no answer within {} ms", waited.as_millis()))
         });
@@ -331,7 +355,13 @@ impl Run<'_> {
     fn tell(&self, cause: &Failure) -> String {
         let status = cause.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
         let at = self.trail.first().map_or("", |first| first.endpoint.as_str());
-        let mut told = format!("{at}{status}: {}", cause.class.meaning());
+        let mut told = match at {
+            "" => cause.class.meaning().to_owned(),
+            at => format!("{at}{status}: {}", cause.class.meaning()),
+        };
+        if cause.class == Class::BreakerOpen {
+            return format!("{told} {}", cause.message);
+        }
         if !cause.message.is_empty() {
             let said = cause.message.trim_end_matches('.');
             told.push_str(&format!(" It said: {said}."));

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::balance::pick;
+use super::balance::{Candidate, cost, pick};
 use super::limiter::{Limiter, Sample};
 use super::queue::{Arrival, Queue, Waiting};
 use super::settings::Concurrency;
@@ -40,7 +40,9 @@ pub struct Ask {
     /// Size of the request body.
     pub prompt_bytes: usize,
     /// The endpoints of the pool that it may be given; never empty.
-    pub endpoints: Vec<usize>,
+    pub candidates: Vec<Candidate>,
+    /// One of them that waits for a probe, and gets this send if it has a place.
+    pub due: Option<usize>,
     /// The call's deadline.
     pub deadline: Instant,
     /// The longest it may wait; zero for a send that is not worth waiting for.
@@ -142,9 +144,9 @@ impl Endpoint {
         self.in_use < (self.limiter.limit() as f64 * share).ceil() as usize
     }
 
-    /// Tells how busy it is, for the choice between two.
-    fn load(&self) -> usize {
-        self.in_use * 1024 / self.limiter.limit()
+    /// What one more send costs there, for the choice between two.
+    fn cost(&self, share: f64) -> f64 {
+        cost(self.in_use, self.limiter.limit(), share)
     }
 }
 
@@ -168,11 +170,13 @@ impl Admission {
 
     /// Asks for a place. `samples` are uniform in `0..1`; the third jitters what a refused one is told.
     pub fn ask(&mut self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Answer {
-        let room = |endpoint: &usize| self.endpoints.get(*endpoint).is_some_and(|it| it.has_room(ask.class));
-        let free: Vec<usize> = ask.endpoints.iter().copied().filter(room).collect();
+        let room = |it: &Candidate| self.endpoints.get(it.endpoint).is_some_and(|at| at.has_room(ask.class));
+        let free: Vec<Candidate> = ask.candidates.iter().copied().filter(room).collect();
         if !free.is_empty() {
-            let load = |endpoint: usize| self.endpoints.get(endpoint).map_or(0, Endpoint::load);
-            let endpoint = pick(&free, load, (samples.0, samples.1));
+            let due = free.iter().position(|it| Some(it.endpoint) == ask.due);
+            let cost = |at: usize| self.endpoints[free[at].endpoint].cost(free[at].share);
+            let chosen = due.unwrap_or_else(|| pick(free.len(), cost, (samples.0, samples.1)));
+            let endpoint = free[chosen].endpoint;
             self.endpoints[endpoint].in_use += 1;
             return Answer::Go { endpoint };
         }
@@ -198,7 +202,7 @@ impl Admission {
             cost: super::queue::cost(ask.prompt_bytes),
             deadline: ask.deadline,
             until,
-            endpoints: ask.endpoints,
+            endpoints: ask.candidates.iter().map(|it| it.endpoint).collect(),
         };
         match self.pools[ask.pool].queue.arrive(entry, length) {
             Arrival::Full => Answer::Refused(self.refusal(ask.pool, Shed::Full, samples.2)),

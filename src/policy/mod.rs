@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod backoff;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod glob;
 pub mod limiter;
@@ -16,6 +17,6 @@ pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{
-    Backoff, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode, StreamSettings,
-    Target, Timeouts,
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode,
+    StreamSettings, Target, Timeouts,
 };

@@ -12,7 +12,9 @@
 //! 3. When the target is spent, or the wait it asks for is too long, or one send is left in the cap, the next target
 //!    gets its own first send.
 //! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
-//! 5. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
+//! 5. Whoever is held back by a breaker is not asked: the next of the pool is, else the next target, at once and
+//!    unpaid. A send that a breaker refuses all the same was none.
+//! 6. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up. One that
 //!    has spoken and is held back until it is complete is silent no longer.
 
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 use super::{RouteSettings, patience::patience};
 use crate::call::{AttemptKind, Class, Failure, Options, Retry};
 
+/// So many sends of a call that breakers refuse at the last moment, and the call has seen enough.
+const MOST_REFUSALS: usize = 3;
 /// A wait that an upstream asks for and that is longer than this is not waited for.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(30);
 
@@ -68,7 +72,7 @@ pub struct Terms {
 enum State {
     Running,
     Over,
-    /// Its target had no place for it: it was never made.
+    /// Its target had no place for it, or a breaker did not let it through: it was never made.
     Refused,
 }
 
@@ -116,6 +120,13 @@ struct Next {
     paid: bool,
 }
 
+impl Next {
+    /// The first send at a further target.
+    fn onward(target: usize, now: Instant) -> Self {
+        Self { at: now, target, kind: AttemptKind::Fallback, paid: false }
+    }
+}
+
 /// The plan of one call.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -129,6 +140,10 @@ pub struct Plan<'a> {
     transparent_used: bool,
     /// A failure forbade every further send.
     forbidden: bool,
+    /// Endpoints that are held back, and until when.
+    shut: Vec<(usize, Instant)>,
+    /// What the last real failure was, should what follows it not be let through.
+    last: Option<(usize, Failure, f64)>,
 }
 
 impl<'a> Plan<'a> {
@@ -144,7 +159,14 @@ impl<'a> Plan<'a> {
             next: None,
             transparent_used: false,
             forbidden: false,
+            shut: Vec::new(),
+            last: None,
         }
+    }
+
+    /// Endpoints that are held back now, and until when; to be told before each decision.
+    pub fn see(&mut self, shut: Vec<(usize, Instant)>) {
+        self.shut = shut;
     }
 
     /// The next step. `pay(target)` asks that target's budget for one repeat and is called only for a send that is
@@ -154,7 +176,12 @@ impl<'a> Plan<'a> {
             return Step::Stop;
         }
         if self.sent.is_empty() {
-            return self.start(0, AttemptKind::First);
+            let among = if self.terms.options.no_fallback { 1 } else { self.spent.len() };
+            return match (0..among).find(|target| self.reachable(*target, now)) {
+                Some(0) => self.start(0, AttemptKind::First),
+                Some(target) => self.start(target, AttemptKind::Fallback),
+                None => Step::Stop,
+            };
         }
         if let Some(next) = self.next {
             if next.at > now {
@@ -195,15 +222,15 @@ impl<'a> Plan<'a> {
 
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
-        let Some((target, kind, refused)) = self.sent.get_mut(attempt).map(|sent| {
-            let refused = sent.started.is_none() && matches!(failure.class, Class::QueueFull | Class::QueueTimeout);
-            sent.state = if refused { State::Refused } else { State::Over };
-            (sent.target, sent.kind, refused)
-        }) else {
-            return;
-        };
-        if refused {
-            return self.refused(target, kind, now);
+        let Some(sent) = self.sent.get_mut(attempt) else { return };
+        let target = sent.target;
+        sent.state = State::Over;
+        if sent.started.is_none() {
+            match failure.class {
+                Class::QueueFull | Class::QueueTimeout => return self.turned_away(attempt, now),
+                Class::BreakerOpen => return self.held_back(attempt, now),
+                _ => {}
+            }
         }
         if failure.retry == Retry::Never {
             // A twin that is already running keeps the word, but nothing new is sent.
@@ -219,18 +246,49 @@ impl<'a> Plan<'a> {
         // A twin is still running: it has the word.
         if self.running() == 0 && self.next.is_none() {
             self.next = self.follow(target, failure, now, sample);
+            self.last = Some((target, failure.clone(), sample));
         }
     }
 
     /// A target had no place for a send. It is not asked again, but the next one may have.
-    fn refused(&mut self, target: usize, kind: AttemptKind, now: Instant) {
-        self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
+    fn turned_away(&mut self, attempt: usize, now: Instant) {
+        let Some((target, kind)) = self.unmake(attempt) else { return };
         // A twin that was refused says nothing of what may follow the send it was to stand beside.
         self.spent[target].closed |= kind != AttemptKind::Hedge;
         if self.running() == 0 && self.next.is_none() && self.may_send() {
-            let next = self.next_target(target);
-            self.next = next.map(|target| Next { at: now, target, kind: AttemptKind::Fallback, paid: false });
+            self.next = self.next_target(target, now).map(|target| Next::onward(target, now));
         }
+    }
+
+    /// A breaker closed between the choice and the send. Whoever else can be asked is, as if nothing had been.
+    fn held_back(&mut self, attempt: usize, now: Instant) {
+        let Some((target, kind)) = self.unmake(attempt) else { return };
+        self.forbidden |= self.sent.iter().filter(|sent| sent.state == State::Refused).count() > MOST_REFUSALS;
+        if self.forbidden {
+            return;
+        }
+        if self.running() > 0 {
+            // It was to stand beside a silent one, which may look for another.
+            self.sent.iter_mut().for_each(|sent| sent.silent = false);
+        } else if self.next.is_none() {
+            let again = self.reachable(target, now).then_some(Next { at: now, target, kind, paid: false });
+            let onward = || self.next_target(target, now).map(|target| Next::onward(target, now));
+            self.next = again.or_else(onward);
+            if self.next.is_none()
+                && let Some((target, failure, sample)) = self.last.take()
+            {
+                self.next = self.follow(target, &failure, now, sample);
+            }
+        }
+    }
+
+    /// A send that was started and then never made counts nowhere.
+    fn unmake(&mut self, attempt: usize) -> Option<(usize, AttemptKind)> {
+        let sent = self.sent.get_mut(attempt)?;
+        sent.state = State::Refused;
+        let (target, kind) = (sent.target, sent.kind);
+        self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
+        Some((target, kind))
     }
 
     /// The class under which a send that is still running stands if the call ends without it.
@@ -280,11 +338,11 @@ impl<'a> Plan<'a> {
     /// Starts a send that may have to be paid for; when it cannot be, the call moves on.
     fn start_next(&mut self, now: Instant, next: Next, pay: &mut dyn FnMut(usize) -> bool) -> Step {
         let Next { target, kind, paid, .. } = next;
-        if !paid || pay(target) {
+        if self.reachable(target, now) && (!paid || pay(target)) {
             return self.start(target, kind);
         }
         self.spent[target].closed = true;
-        match self.next_target(target) {
+        match self.next_target(target, now) {
             Some(next) => self.start(next, AttemptKind::Fallback),
             None if self.running() > 0 => Step::Wait(self.next_clock(now)),
             None => Step::Stop,
@@ -296,12 +354,16 @@ impl<'a> Plan<'a> {
         if !self.may_send() {
             return None;
         }
-        let elsewhere_in_pool = self.unused_in(target);
-        let fallback = self.next_target(target);
+        let elsewhere_in_pool = self.unused_in(target, now);
+        let fallback = self.next_target(target, now);
         // The last send of the call is not spent on who has just failed while somebody else can be asked.
         let last = fallback.is_some() && !elsewhere_in_pool && self.claimed() + 1 >= self.cap();
         let stale = failure.class == Class::ResetBeforeResponse;
-        if failure.unsent && !self.transparent_used && !last && (elsewhere_in_pool || stale) {
+        if failure.unsent
+            && !self.transparent_used
+            && !last
+            && (elsewhere_in_pool || (stale && self.reachable(target, now)))
+        {
             // Nothing reached the model: as if it had not been sent, once per call. Who could not be reached at all
             // is not asked again at once.
             self.transparent_used = true;
@@ -311,7 +373,8 @@ impl<'a> Plan<'a> {
         if !last && self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
             let wait = self.wait(target, failure, elsewhere_in_pool, sample);
             let remaining = self.terms.deadline.saturating_duration_since(now);
-            let too_long = wait + self.least_useful() > remaining
+            let too_long = !self.reachable(target, now + wait)
+                || wait + self.least_useful() > remaining
                 || wait > LONGEST_ASKED_WAIT
                 || (fallback.is_some() && wait > (remaining / 4).max(self.route.retry.backoff.base));
             if !too_long {
@@ -321,7 +384,7 @@ impl<'a> Plan<'a> {
                 return Some(Next { at: now + wait, target, kind: AttemptKind::Retry, paid: true });
             }
         }
-        fallback.map(|target| Next { at: now, target, kind: AttemptKind::Fallback, paid: false })
+        fallback.map(|target| Next::onward(target, now))
     }
 
     fn may_repeat(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, fallback: bool) -> bool {
@@ -370,7 +433,7 @@ impl<'a> Plan<'a> {
         }
         if self.terms.streamed && !sent.head && !overdue && age >= self.route.timeouts.headers {
             self.sent[attempt].overdue = true;
-            if self.can_ask_another(target) {
+            if self.can_ask_another(target, now) {
                 return Some(Step::Drop { attempt, class: Class::HeadersTimeout });
             }
         }
@@ -380,12 +443,12 @@ impl<'a> Plan<'a> {
         self.sent[attempt].silent = true;
         if self.terms.options.no_hedge {
             let class = if self.sent[attempt].head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
-            return self.can_ask_another(target).then_some(Step::Drop { attempt, class });
+            return self.can_ask_another(target, now).then_some(Step::Drop { attempt, class });
         }
-        if self.unused_in(target) && !self.spent[target].closed && pay(target) {
+        if self.unused_in(target, now) && !self.spent[target].closed && pay(target) {
             return Some(self.start(target, AttemptKind::Hedge));
         }
-        self.next_target(target).map(|next| self.start(next, AttemptKind::Fallback))
+        self.next_target(target, now).map(|next| self.start(next, AttemptKind::Fallback))
     }
 
     /// The next moment at which a clock of a running send, or the deadline, runs out.
@@ -415,21 +478,36 @@ impl<'a> Plan<'a> {
         self.route.max_sends.min(asked)
     }
 
-    fn can_ask_another(&self, target: usize) -> bool {
-        (self.unused_in(target) && !self.spent[target].closed && self.spent[target].sends < self.route.retry.attempts)
-            || self.next_target(target).is_some()
+    fn can_ask_another(&self, target: usize, now: Instant) -> bool {
+        let spent = &self.spent[target];
+        (self.unused_in(target, now) && !spent.closed && spent.sends < self.route.retry.attempts)
+            || self.next_target(target, now).is_some()
     }
 
-    fn unused_in(&self, target: usize) -> bool {
+    /// Whether an endpoint of the target that was not asked yet can be.
+    fn unused_in(&self, target: usize, now: Instant) -> bool {
         let used = self.used();
-        self.route.targets[target].endpoints.iter().any(|endpoint| !used.contains(endpoint))
+        let mut endpoints = self.route.targets[target].endpoints.iter();
+        endpoints.any(|endpoint| !used.contains(endpoint) && !self.is_shut(*endpoint, now))
     }
 
-    fn next_target(&self, target: usize) -> Option<usize> {
+    /// Whether any endpoint of the target can be asked at that moment.
+    fn reachable(&self, target: usize, at: Instant) -> bool {
+        self.route.targets[target].endpoints.iter().any(|endpoint| !self.is_shut(*endpoint, at))
+    }
+
+    fn is_shut(&self, endpoint: usize, at: Instant) -> bool {
+        self.shut.iter().any(|(shut, until)| *shut == endpoint && *until > at)
+    }
+
+    fn next_target(&self, target: usize, now: Instant) -> Option<usize> {
         if self.terms.options.no_fallback {
             return None;
         }
-        (target + 1..self.spent.len()).find(|next| self.spent[*next].sends == 0 && !self.spent[*next].closed)
+        (target + 1..self.spent.len()).find(|next| {
+            let spent = &self.spent[*next];
+            spent.sends == 0 && !spent.closed && self.reachable(*next, now)
+        })
     }
 
     /// A repeat with less time than this left could not be answered.

@@ -79,6 +79,69 @@ fn a_failing_target_is_repeated_and_then_the_next_is_asked() {
     assert_eq!(told, [(0, First, Duration::ZERO), (0, Retry, half), (0, Retry, SECOND), (1, Fallback, Duration::ZERO)]);
 }
 
+fn start(target: usize, kind: AttemptKind) -> Step {
+    Step::Start { target, kind }
+}
+
+#[test]
+fn who_is_held_back_is_passed_over() {
+    let (route, now) = (route(&[&[0], &[1, 2], &[3]]), Instant::now());
+    let first = |shut: &[usize], terms: Terms| {
+        let mut plan = Plan::new(&route, terms);
+        plan.see(shut.iter().map(|endpoint| (*endpoint, now + SECOND)).collect());
+        (plan.next(now, &mut |_| false), plan.claimed())
+    };
+    assert_eq!(first(&[1, 2, 3], terms(now)), (start(0, AttemptKind::First), 1));
+    assert_eq!(first(&[0, 1], terms(now)), (start(1, AttemptKind::Fallback), 1));
+    assert_eq!(first(&[0, 1, 2], terms(now)), (start(2, AttemptKind::Fallback), 1));
+    assert_eq!(first(&[0, 1, 2, 3], terms(now)), (Step::Stop, 0));
+    let options = Options { no_fallback: true, ..Options::default() };
+    assert_eq!(first(&[0], Terms { options, ..terms(now) }), (Step::Stop, 0));
+}
+
+#[test]
+fn a_refusal_at_the_last_moment_was_no_send() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    assert_eq!(plan.next(now, &mut |_| false), start(0, AttemptKind::First));
+    plan.see(vec![(0, now + SECOND)]);
+    plan.failed(0, &fail(Class::BreakerOpen), now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| false), start(1, AttemptKind::Fallback));
+    plan.dispatched(1, 1, now);
+    assert_eq!((plan.sends(), plan.claimed(), plan.used()), (1, 1, vec![1]));
+}
+
+#[test]
+fn a_refused_move_leads_back_to_where_the_call_was() {
+    let (mut route, now) = (route(&[&[0], &[1]]), Instant::now());
+    // With somebody else to ask, so long a wait is not worth it.
+    route.retry.backoff = Backoff { base: 20 * SECOND, max: 20 * SECOND };
+    let limited = Failure { retry_after: Some(25 * SECOND), ..fail(Class::RateLimited) };
+    let mut plan = Plan::new(&route, Terms { deadline: now + 60 * SECOND, ..terms(now) });
+    plan.next(now, &mut |_| true);
+    plan.dispatched(0, 0, now);
+    plan.failed(0, &limited, now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| true), start(1, AttemptKind::Fallback));
+    plan.see(vec![(1, now + SECOND)]);
+    plan.failed(1, &fail(Class::BreakerOpen), now, 0.5);
+    assert_eq!(plan.next(now, &mut |_| true), Step::Wait(now + 25 * SECOND));
+    let later = now + 25 * SECOND;
+    assert_eq!(plan.next(later, &mut |_| true), start(0, AttemptKind::Retry));
+    assert_eq!(plan.claimed(), 2);
+}
+
+#[test]
+fn refusals_without_end_end_the_call() {
+    let (route, now) = (route(&[&[0]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    let mut starts = 0;
+    while let Step::Start { .. } = plan.next(now, &mut |_| true) {
+        starts += 1;
+        plan.failed(starts - 1, &fail(Class::BreakerOpen), now, 0.5);
+    }
+    assert_eq!((starts, plan.sends()), (MOST_REFUSALS + 1, 0));
+}
+
 #[test]
 fn who_cannot_be_reached_is_not_asked_until_nothing_is_left_for_the_next() {
     let (route, now) = (route(&[&[0], &[1]]), Instant::now());
@@ -100,7 +163,8 @@ fn who_cannot_be_reached_is_not_asked_until_nothing_is_left_for_the_next() {
 #[test]
 fn what_cannot_help_is_not_sent() {
     let now = Instant::now();
-    for class in Class::ALL.iter().copied() {
+    // A refusal is no send; it has tests of its own.
+    for class in Class::ALL.iter().copied().filter(|class| *class != Class::BreakerOpen) {
         let told = story(&route(&[&[0]]), terms(now), now, &vec![fail(class); 9]);
         let expected = match class.retry() {
             Retry::Never | Retry::Elsewhere => 1,
@@ -292,12 +356,14 @@ enum Event {
     Fail(usize, usize, u64),
     Pass(u64),
     Head(usize),
+    /// These endpoints are held back for so many milliseconds.
+    Shut(u16, u64),
     Dispatch(usize),
 }
 
 proptest! {
     /// Whatever happens: sends stay under the cap, none starts at or after the deadline, none is made for a class
-    /// that forbids it, every repeat was paid for, and the machine always ends.
+    /// that forbids it or where a breaker holds it back, every repeat was paid for, and the machine always ends.
     #[test]
     fn invariants_hold_under_any_history(
         shape in proptest::collection::vec(1usize..4, 1..4),
@@ -307,6 +373,7 @@ proptest! {
             (0usize..8, 0usize..Class::ALL.len(), 0u64..50).prop_map(|(n, class, after)| Event::Fail(n, class, after)),
             (0u64..40_000).prop_map(Event::Pass),
             (0usize..8).prop_map(Event::Head),
+            (any::<u16>(), 0u64..5_000).prop_map(|(which, millis)| Event::Shut(which, millis)),
             (0usize..8).prop_map(Event::Dispatch),
         ], 0..40),
     ) {
@@ -319,6 +386,7 @@ proptest! {
         let mut plan = Plan::new(&route, terms.clone());
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
         let (mut forbidden, mut made, mut out) = (false, Vec::new(), Vec::new());
+        let (mut kinds, mut shut) = (Vec::new(), Vec::new());
         let mut events = events.into_iter();
         for _ in 0..500 {
             let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
@@ -326,8 +394,11 @@ proptest! {
                 Step::Start { target, kind } => {
                     prop_assert!(now < terms.deadline);
                     prop_assert!(!forbidden || !running.is_empty(), "a send after a class that forbids it");
-                    repeats += u32::from(matches!(kind, AttemptKind::Retry | AttemptKind::Hedge));
+                    prop_assert!(targets[target].iter().any(|at| !shut.iter().any(|(s, until)| s == at && *until > now)));
+                    let repeat = matches!(kind, AttemptKind::Retry | AttemptKind::Hedge);
+                    repeats += u32::from(repeat);
                     let n = made.len();
+                    kinds.push(repeat);
                     made.push(targets[target][n % targets[target].len()]);
                     if n % 2 == 0 {
                         plan.dispatched(n, made[n], now);
@@ -345,15 +416,24 @@ proptest! {
                     prop_assert!(until > now && until <= terms.deadline, "a wait that passes");
                     match events.next() {
                         Some(Event::Fail(n, class, after)) if running.contains(&n) => {
-                            // What waits for a place can only be refused one.
-                            let class = if out.contains(&n) { Class::ALL[class] } else { Class::QueueFull };
+                            // What has not gone out can only be refused a place, or not be let through.
+                            let refused = if class % 2 == 0 { Class::QueueFull } else { Class::BreakerOpen };
+                            let class = if out.contains(&n) { Class::ALL[class] } else { refused };
                             let failure = Failure { retry_after: Some(Duration::from_secs(after)), ..fail(class) };
                             running.retain(|other| *other != n);
                             forbidden |= class.retry() == Retry::Never;
+                            // What was not let through was no repeat.
+                            let held_back = class == Class::BreakerOpen && !out.contains(&n);
+                            repeats -= u32::from(held_back && kinds[n]);
                             plan.failed(n, &failure, now, 0.5);
                         }
                         Some(Event::Pass(millis)) => now = until.min(now + Duration::from_millis(millis)),
                         Some(Event::Head(n)) if out.contains(&n) => plan.head(n),
+                        Some(Event::Shut(which, millis)) => {
+                            let until = now + Duration::from_millis(millis);
+                            shut = (0..16).filter(|at| which >> at & 1 == 1).map(|at| (at, until)).collect();
+                            plan.see(shut.clone());
+                        }
                         Some(Event::Dispatch(n)) if running.contains(&n) && !out.contains(&n) => {
                             plan.dispatched(n, made[n], now);
                             out.push(n);

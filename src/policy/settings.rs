@@ -63,6 +63,42 @@ impl Default for RetrySettings {
     }
 }
 
+/// When an endpoint that fails is left alone, and how it comes back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerSettings {
+    /// Whether it acts at all.
+    pub on: bool,
+    /// Failures in a row that open it; at least 1.
+    pub consecutive: u32,
+    /// Share of failures in the window that opens it, 0 to 1.
+    pub failure_rate: f64,
+    /// Sends in the window below which a share says nothing; at least 1.
+    pub min_calls: u32,
+    /// How long a send is remembered.
+    pub window: Duration,
+    /// How long it stays open the first time; doubles with each further one.
+    pub open_for: Duration,
+    /// How long it stays open at most.
+    pub max_open: Duration,
+    /// Sends let through at the same time to find out; at least 1.
+    pub probes: u32,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            on: true,
+            consecutive: 5,
+            failure_rate: 0.5,
+            min_calls: 10,
+            window: Duration::from_secs(60),
+            open_for: Duration::from_secs(2),
+            max_open: Duration::from_secs(20),
+            probes: 1,
+        }
+    }
+}
+
 /// How the limit of sends in flight at an endpoint comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -1,6 +1,7 @@
 //! The accept loop: a connection cap, a clock on request heads, and a shutdown that ends.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 use super::stall::Stalling;
 use crate::clock;
@@ -20,6 +22,10 @@ use crate::clock;
 const HEAD: Duration = Duration::from_secs(60);
 /// How long to wait before accepting again when the process is out of descriptors.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// Whoever opened the connection that a request came on; an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// Serves `router` until `stop` resolves, then lets connections finish until `end` resolves.
 pub async fn serve(
@@ -38,11 +44,15 @@ pub async fn serve(
             () = &mut stop => break,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let Some((socket, slot)) = accepted else { continue };
+        let Some((socket, peer, slot)) = accepted else { continue };
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        });
+        let service = TowerToHyperService::new(router);
         let connection = builder.serve_connection(TokioIo::new(Stalling::new(socket)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -62,14 +72,14 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let slot = Arc::clone(slots).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((socket, _)) => {
+        Ok((socket, peer)) => {
             if let Err(error) = socket.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY");
             }
-            Some((socket, slot))
+            Some((socket, peer, slot))
         }
         Err(error) => {
             // A client that is already gone, or no descriptor left: neither is a reason to stop, nor to spin.

@@ -1,17 +1,21 @@
-//! The admin port: metrics for Prometheus, probes for whoever runs us, the state of things as JSON.
+//! The admin port: metrics for Prometheus, probes for whoever runs us, the state of things as JSON, and a hand on the
+//! breakers for whoever sits at this machine.
 
 use std::sync::Arc;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::header::{CONTENT_TYPE, ORIGIN};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use super::Gateway;
+use super::accept::Peer;
+use crate::call::BreakerState;
 use crate::clock;
+use crate::layer::state::CircuitView;
 
 /// Everything on the admin port.
 pub fn router(gateway: Arc<Gateway>) -> Router {
@@ -22,6 +26,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/breakers/{name}/{what}", post(breaker))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found; see / for what there is\n") })
         .with_state(gateway)
 }
@@ -30,7 +35,8 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
     let base = format!("http://{}/v1", gateway.settings.server.listen);
     format!(
         "outrigger {}\n\nOPENAI_BASE_URL={base}\n\n/metrics        for Prometheus\n/livez          this process turns\n\
-         /readyz         ready for calls (?verbose)\n/api/v1/status  routes and endpoints as JSON\n",
+         /readyz         ready for calls (?verbose)\n/api/v1/status  routes and endpoints as JSON\n\
+         /api/v1/breakers/NAME/{{open,close,auto}}  POST, from this machine\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -38,6 +44,7 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     // Read where they are kept, at this moment: a copy that is told of every change would only be behind.
     let now = clock::now();
+    gateway.stacks.breakers.settle(now);
     for (number, budgets) in gateway.stacks.budgets.iter().enumerate() {
         let left = budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
         gateway.metrics.budget(number, left);
@@ -94,6 +101,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
                 "limit": limit,
                 "limit_mode": endpoint.concurrency.mode.as_str(),
                 "limit_max": endpoint.concurrency.max,
+                "breaker": told(&gateway, number),
             })
         })
         .collect();
@@ -126,4 +134,51 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "routes": routes,
         "endpoints": endpoints,
     }))
+}
+
+/// The breaker of an endpoint: its own circuit, and below it those of routes where several share the endpoint.
+fn told(gateway: &Gateway, endpoint: usize) -> Value {
+    let now = clock::now();
+    let one = |view: &CircuitView| {
+        json!({
+            "state": view.state.as_str(),
+            "reason": view.reason.map(|reason| reason.as_str()),
+            "tries_again_in_s": view.lasts.map(|lasts| (lasts.as_secs_f64() * 10.0).ceil() / 10.0),
+            "share": view.share,
+        })
+    };
+    let views = gateway.stacks.breakers.view(endpoint, now);
+    let Some((own, routes)) = views.split_first() else { return Value::Null };
+    let mut told = one(own);
+    let named = routes.iter().filter_map(|view| Some((&gateway.settings.routes.get(view.route?)?.name, view)));
+    let routes: serde_json::Map<String, Value> = named.map(|(name, view)| (name.clone(), one(view))).collect();
+    if !routes.is_empty() {
+        told["routes"] = Value::Object(routes);
+    }
+    told
+}
+
+async fn breaker(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Path((name, what)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    // A page in a browser on this machine comes from here too, but it says where it is from.
+    if !peer.ip().to_canonical().is_loopback() || headers.contains_key(ORIGIN) {
+        return (StatusCode::FORBIDDEN, "only from this machine, and not from a page in a browser\n").into_response();
+    }
+    let to = match what.as_str() {
+        "open" => Some(BreakerState::ForcedOpen),
+        "close" => Some(BreakerState::ForcedClosed),
+        "auto" => None,
+        _ => return (StatusCode::NOT_FOUND, "a breaker can be set to open, close or auto\n").into_response(),
+    };
+    let Some(number) = gateway.settings.endpoints.iter().position(|endpoint| endpoint.name == name) else {
+        return (StatusCode::NOT_FOUND, "no endpoint has this name; see /api/v1/status\n").into_response();
+    };
+    gateway.stacks.breakers.force(number, to, clock::now());
+    let mut told = told(&gateway, number);
+    told["name"] = json!(name);
+    Json(told).into_response()
 }

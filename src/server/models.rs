@@ -93,6 +93,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
     let attempt = Attempt {
         call: Arc::clone(call),
         kind: AttemptKind::First,
+        route: None,
         target: 0,
         endpoint,
         used: Vec::new(),

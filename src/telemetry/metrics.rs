@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 use super::LoadMetrics;
-use crate::call::{AttemptEnd, AttemptKind, CallEnd, Class, Outcome, Verdict};
+use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
 const NO_ROUTE: &str = "none";
@@ -29,6 +29,7 @@ pub struct Metrics {
     attempts: IntCounterVec,
     interruptions: IntCounterVec,
     tokens: IntCounterVec,
+    breakers: Breakers,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
@@ -90,6 +91,7 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
@@ -138,7 +140,7 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, routes, endpoints, load })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load })
     }
 
     /// A call was accepted.
@@ -192,6 +194,13 @@ impl Metrics {
         }
     }
 
+    /// A breaker went from one state to another.
+    pub fn breaker(&self, change: &BreakerChange) {
+        let Some(endpoint) = self.endpoints.get(change.endpoint).map(String::as_str) else { return };
+        let route = change.route.and_then(|route| self.routes.get(route)).map(|route| route.name.as_str());
+        self.breakers.changed(endpoint, route, change);
+    }
+
     /// The gap between two model events.
     pub fn gap(&self, route: usize, seconds: f64) {
         if let Some(route) = self.routes.get(route) {
@@ -218,6 +227,50 @@ impl Metrics {
 
     fn route(&self, number: Option<usize>) -> Option<&RouteMetrics> {
         number.and_then(|number| self.routes.get(number))
+    }
+}
+
+/// What is told of breakers.
+struct Breakers {
+    state: IntGaugeVec,
+    transitions: IntCounterVec,
+    routes: IntGaugeVec,
+}
+
+impl Breakers {
+    fn new(add: &Adder<'_>, endpoints: &[String]) -> prometheus::Result<Self> {
+        let state = add.gauges("outrigger_breaker_state", "1 for what the breaker is.", &["endpoint", "state"])?;
+        let transitions = add.counters(
+            "outrigger_breaker_transitions_total",
+            "Changes of state of an endpoint's breaker, circuits of single routes included.",
+            &["endpoint", "to", "reason"],
+        )?;
+        let routes = add.gauges(
+            "outrigger_breaker_route_open",
+            "1 while a route's own circuit holds back its sends to an endpoint that several routes share.",
+            &["endpoint", "route"],
+        )?;
+        for endpoint in endpoints {
+            for one in BreakerState::ALL {
+                let is = i64::from(*one == BreakerState::Closed);
+                state.with_label_values(&[endpoint.as_str(), one.as_str()]).set(is);
+            }
+            for (to, reason) in BreakerChange::PAIRS {
+                transitions.with_label_values(&[endpoint.as_str(), to.as_str(), reason.as_str()]);
+            }
+        }
+        Ok(Self { state, transitions, routes })
+    }
+
+    fn changed(&self, endpoint: &str, route: Option<&str>, change: &BreakerChange) {
+        self.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
+        if let Some(route) = route {
+            let open = i64::from(change.to != BreakerState::Closed);
+            return self.routes.with_label_values(&[endpoint, route]).set(open);
+        }
+        for one in BreakerState::ALL {
+            self.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == change.to));
+        }
     }
 }
 

@@ -3,18 +3,33 @@
 use std::sync::Arc;
 
 use super::Metrics;
-use crate::call::{CallEnd, Class, Outcome, Signal, Sink};
+use crate::call::{BreakerChange, BreakerState, CallEnd, Class, Outcome, Signal, Sink};
 
 /// The process's one listener.
 pub struct Telemetry {
     metrics: Arc<Metrics>,
     routes: Vec<String>,
+    endpoints: Vec<String>,
 }
 
 impl Telemetry {
-    /// Counts into `metrics`; `routes` are the names for log lines.
-    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>) -> Self {
-        Self { metrics, routes }
+    /// Counts into `metrics`; `routes` and `endpoints` are the names for log lines.
+    pub fn new(metrics: Arc<Metrics>, routes: Vec<String>, endpoints: Vec<String>) -> Self {
+        Self { metrics, routes, endpoints }
+    }
+
+    /// One line per change, so that a long outage is a few lines and not one per call.
+    fn log_breaker(&self, change: &BreakerChange) {
+        let endpoint = self.endpoints.get(change.endpoint).map_or("", String::as_str);
+        let route = change.route.and_then(|route| self.routes.get(route)).map_or("", String::as_str);
+        let (to, reason) = (change.to.as_str(), change.reason.as_str());
+        let for_ms = change.lasts.map_or(0, |lasts| lasts.as_millis() as u64);
+        match change.to {
+            BreakerState::Closed | BreakerState::HalfOpen => {
+                tracing::info!(endpoint, route, to, reason, "breaker");
+            }
+            _ => tracing::warn!(endpoint, route, to, reason, for_ms, "breaker"),
+        }
     }
 
     fn log(&self, end: &CallEnd) {
@@ -63,6 +78,10 @@ impl Sink for Telemetry {
                 self.log(&end);
             }
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
+            Signal::Breaker(change) => {
+                self.metrics.breaker(&change);
+                self.log_breaker(&change);
+            }
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::{Concurrency, Timeouts};
+use crate::policy::{BreakerSettings, Concurrency, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -43,4 +43,6 @@ pub struct EndpointSettings {
     pub timeouts: Timeouts,
     /// Sends in flight there.
     pub concurrency: Concurrency,
+    /// When it is left alone.
+    pub breaker: BreakerSettings,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use outrigger::call::{Class, Fault, Retry};
+use outrigger::call::{Class, Counts, Fault, Retry};
 
 use crate::scan::Source;
 
@@ -49,6 +49,15 @@ fn again(class: Class) -> &'static str {
     }
 }
 
+fn breaker(class: Class) -> &'static str {
+    match class.counts() {
+        Counts::Both => "both",
+        Counts::RatioOnly => "share",
+        Counts::Nothing => "no",
+        Counts::Credential => "rests",
+    }
+}
+
 fn status(class: Class) -> String {
     match class {
         Class::Upstream400 => "as upstream".into(),
@@ -57,7 +66,7 @@ fn status(class: Class) -> String {
     }
 }
 
-/// One row for each class, with the sentence, the fault and the answer to "sent again?" the code has.
+/// One row for each class, with the sentence, the fault, what its breaker makes of it and the answer to "sent again?" the code has.
 pub fn errors(markdown: &str) -> Vec<String> {
     let page = "docs/reference/errors.md";
     let rows = rows(markdown);
@@ -69,14 +78,14 @@ pub fn errors(markdown: &str) -> Vec<String> {
             continue;
         };
         let status = status(class);
-        let wanted = [class.meaning(), fault(class), again(class), &status];
+        let wanted = [class.meaning(), fault(class), again(class), breaker(class), &status];
         for (cell, want) in wanted.iter().enumerate() {
             if row.get(cell + 1).map(String::as_str) != Some(*want) {
                 found.push(format!("{page}: row {key}: {:?} should be {want:?}", row.get(cell + 1)));
             }
         }
-        if row.len() != 6 || row.iter().any(String::is_empty) {
-            found.push(format!("{page}: row {key}: six cells are due, {} stand there", row.len()));
+        if row.len() != 7 || row.iter().any(String::is_empty) {
+            found.push(format!("{page}: row {key}: seven cells are due, {} stand there", row.len()));
         }
     }
     let known: BTreeSet<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
@@ -121,12 +130,13 @@ mod tests {
             .iter()
             .map(|class| {
                 let (meaning, fault, again) = (class.meaning(), fault(*class), again(*class));
-                format!("| `{class}` | {meaning} | {fault} | {again} | {} | Wait. |\n", status(*class))
+                let (breaker, status) = (breaker(*class), status(*class));
+                format!("| `{class}` | {meaning} | {fault} | {again} | {breaker} | {status} | Wait. |\n")
             })
             .collect();
         assert_eq!(errors(&page), Vec::<String>::new());
         assert_eq!(errors(&page.replace("`dns_failure`", "dns_failure")).len(), 1);
-        assert_eq!(errors(&format!("{page}| `gremlins` | a | b | c | d | e |\n")).len(), 1);
+        assert_eq!(errors(&format!("{page}| `gremlins` | a | b | c | d | e | f |\n")).len(), 1);
         assert_eq!(errors(&page.replace("did not resolve", "did resolve")).len(), 1);
         assert_eq!(errors(&page.replacen("| endpoint |", "| caller |", 1)).len(), 1);
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method};
 use outrigger::call::{
@@ -80,6 +81,7 @@ fn settings(scenario: &Scenario) -> Settings {
         model: None,
         timeouts,
         concurrency: scenario.concurrency(),
+        breaker: scenario.breaker(),
     };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
     Settings {
@@ -95,16 +97,19 @@ fn settings(scenario: &Scenario) -> Settings {
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
         state_dir: None,
         endpoints: names.iter().map(endpoint).collect(),
-        routes: vec![RouteSettings {
-            name: "chat".into(),
-            model: "*".into(),
-            targets: targets.collect(),
-            timeouts,
-            retry: scenario.retry(),
-            max_sends: scenario.max_sends,
-            queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
-            streams: scenario.streams(),
-        }],
+        routes: vec![
+            RouteSettings {
+                name: "chat".into(),
+                model: "*".into(),
+                targets: targets.collect(),
+                timeouts,
+                retry: scenario.retry(),
+                max_sends: scenario.max_sends,
+                queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
+                streams: scenario.streams(),
+            };
+            scenario.routes
+        ],
     }
 }
 
@@ -160,9 +165,9 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        for _ in 0..spec.times {
-            let stack = stacks.calls[0].clone();
-            let one_call = async move {
+        let make = || {
+            let stack = stacks.calls[spec.route].clone();
+            async move {
                 clock::sleep(spec.pause).await; // paces the load, not a wait
                 let future = one(stack, call(spec), clock::now());
                 let seen = match spec.leave {
@@ -171,11 +176,21 @@ async fn run(scenario: &Scenario) -> Vec<String> {
                 };
                 let found = expect.compare(seen.as_ref());
                 found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>()
-            };
-            if scenario.together {
-                together.push(one_call);
-            } else {
-                problems.extend(one_call.await);
+            }
+        };
+        if scenario.together {
+            together.extend((0..spec.times).map(|_| make()));
+        } else if spec.at_once {
+            problems.extend(join_all((0..spec.times).map(|_| make())).await.into_iter().flatten());
+        } else {
+            for _ in 0..spec.times {
+                problems.extend(make().await);
+            }
+        }
+        let is = |at: usize| stacks.breakers.view(at, clock::now())[0].state.as_str();
+        for (at, name) in scenario.script.keys().enumerate() {
+            if let Some(want) = expect.breakers.get(name).filter(|want| *want != is(at)) {
+                problems.push(format!("call {number}: the breaker of {name} is {}, not {want}", is(at)));
             }
         }
     }
@@ -224,7 +239,11 @@ async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant)
 impl Expect {
     fn compare(&self, seen: Option<&Seen>) -> Vec<String> {
         let Some(seen) = seen else {
-            return if self.outcome == "left" { Vec::new() } else { vec!["the client left".into()] };
+            return if matches!(self.outcome.as_str(), "left" | "any") {
+                Vec::new()
+            } else {
+                vec!["the client left".into()]
+            };
         };
         let mut problems = Vec::new();
         let mut check = |holds: bool, what: &str| {
@@ -232,8 +251,10 @@ impl Expect {
                 problems.push(format!("{what}: expected {self:?}, saw {seen:?}"));
             }
         };
-        check(self.outcome == seen.outcome, "outcome");
-        check(self.class.as_deref() == seen.class.map(Class::as_str), "class");
+        let any = |word: &str| word == "any";
+        check(any(&self.outcome) || self.outcome == seen.outcome, "outcome");
+        let class = seen.class.map(Class::as_str);
+        check(self.class.as_deref().is_some_and(any) || self.class.as_deref() == class, "class");
         check(self.endpoint.is_none() || self.endpoint == seen.endpoint, "endpoint");
         check(self.sends.is_none_or(|sends| sends == seen.sends), "sends");
         check(self.trail.as_ref().is_none_or(|trail| *trail == seen.trail), "trail");

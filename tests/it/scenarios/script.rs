@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger::call::Priority;
-use outrigger::policy::{Backoff, Concurrency, Mode, RetrySettings, StreamMode, StreamSettings};
+use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, StreamMode, StreamSettings};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -38,6 +38,11 @@ pub struct Scenario {
     /// Sends per call.
     #[serde(default = "four")]
     pub max_sends: u32,
+    /// Breakers that differ from the defaults; without it there are none.
+    pub breaker: Option<Circuit>,
+    /// How many routes there are, all alike.
+    #[serde(default = "one")]
+    pub routes: usize,
     /// What each endpoint does, send by send; the last line goes on for ever.
     pub script: BTreeMap<String, Vec<Line>>,
     /// What is called, one after the other.
@@ -52,6 +57,20 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    pub fn breaker(&self) -> BreakerSettings {
+        let own = BreakerSettings::default();
+        let Some(circuit) = &self.breaker else { return BreakerSettings { on: false, ..own } };
+        BreakerSettings {
+            consecutive: circuit.consecutive.unwrap_or(own.consecutive),
+            failure_rate: circuit.failure_rate.unwrap_or(own.failure_rate),
+            min_calls: circuit.min_calls.unwrap_or(own.min_calls),
+            open_for: circuit.open_for.unwrap_or(own.open_for),
+            max_open: circuit.max_open.unwrap_or(own.max_open),
+            probes: circuit.probes.unwrap_or(own.probes),
+            ..own
+        }
+    }
+
     pub fn concurrency(&self) -> Concurrency {
         self.slots.map_or(Concurrency::default(), |max| Concurrency { mode: Mode::Fixed, max })
     }
@@ -81,6 +100,19 @@ pub struct Clocks {
     pub idle: Option<Duration>,
     #[serde(deserialize_with = "maybe")]
     pub total: Option<Duration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Circuit {
+    pub consecutive: Option<u32>,
+    pub failure_rate: Option<f64>,
+    pub min_calls: Option<u32>,
+    #[serde(deserialize_with = "maybe")]
+    pub open_for: Option<Duration>,
+    #[serde(deserialize_with = "maybe")]
+    pub max_open: Option<Duration>,
+    pub probes: Option<u32>,
 }
 
 /// One send, as the endpoint plays it.
@@ -118,6 +150,10 @@ pub struct Line {
 pub struct CallSpec {
     pub stream: bool,
     pub times: u32,
+    /// All of them at the same time, instead of one after the other.
+    pub at_once: bool,
+    /// Which of the routes.
+    pub route: usize,
     #[serde(deserialize_with = "span")]
     pub pause: Duration,
     #[serde(deserialize_with = "maybe")]
@@ -139,6 +175,8 @@ impl Default for CallSpec {
         Self {
             stream: true,
             times: 1,
+            at_once: false,
+            route: 0,
             pause: Duration::ZERO,
             timeout: None,
             leave: None,
@@ -156,7 +194,7 @@ impl Default for CallSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, or `left` when the client goes first.
+    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, `left` when the client goes first, `any`.
     pub outcome: String,
     pub class: Option<String>,
     pub endpoint: Option<String>,
@@ -165,6 +203,13 @@ pub struct Expect {
     pub events: Option<u32>,
     #[serde(default, deserialize_with = "range")]
     pub took: Option<[Duration; 2]>,
+    /// What the breakers of these endpoints are afterwards.
+    #[serde(default)]
+    pub breakers: BTreeMap<String, String>,
+}
+
+fn one() -> usize {
+    1
 }
 
 fn three() -> u32 {

@@ -6,7 +6,7 @@ use outrigger::config::Settings;
 use outrigger::mock;
 
 use super::tools::{Raw, head_value, total};
-use crate::support::{Answer, base, chat, gateway, http, mock, post, settings};
+use crate::support::{Answer, base, chat, gateway, http, mock, no_breakers, post, settings};
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -130,6 +130,7 @@ async fn a_client_that_repeats_pays_nothing_into_the_budget() {
     let repeats = async |count: &str| {
         let upstream = mock("rules: [{ do: { error: overloaded } }]").await;
         let mut settings = settings(&[upstream.base_url()]);
+        no_breakers(&mut settings);
         settings.routes[0].retry.backoff.base = ms(1);
         settings.routes[0].retry.budget = 1.0;
         let gateway = gateway(settings).await;

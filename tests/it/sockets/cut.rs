@@ -8,7 +8,7 @@ use outrigger::mock::{self, Scenario};
 use outrigger::policy::{Backoff, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
 use serde_json::Value;
 
-use crate::support::{self, Answer, base, gateway, http, said, settings};
+use crate::support::{self, Answer, base, gateway, http, no_breakers, said, settings};
 
 const ANSWER: &str = "answer: { text: four words of it, first_token: 0ms, per_token: 0ms }";
 const HOWS: [&str; 3] = ["eof", "close", "reset"];
@@ -36,6 +36,7 @@ impl Bench {
             routes.push(route(format!("pairs{worker}"), &[1 + worker, 0]));
         }
         let mut settings = settings(&urls);
+        no_breakers(&mut settings);
         settings.routes = routes;
         Arc::new(Self { gateway: gateway(settings).await, good, bad, http: http(), path, body })
     }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::tools::{PATIENCE, Raw, eventually, head_value, request, total};
-use crate::support::{base, chat, gateway, get, http, mock, post, settings};
+use crate::support::{base, chat, gateway, get, http, mock, no_breakers, post, settings};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -141,6 +141,7 @@ async fn an_answer_that_is_read_slowly_is_waited_for() {
 
 fn with_state(url: String, dir: &Path) -> Settings {
     let mut settings = settings(&[url]);
+    no_breakers(&mut settings);
     settings.state_dir = Some(dir.to_owned());
     settings.routes[0].retry.backoff.base = Duration::from_millis(1);
     settings

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::tools::{Raw, head_value, request, total};
-use crate::support::{Answer, base, chat, gateway, get, http, mock, post, settings};
+use crate::support::{Answer, base, chat, gateway, get, http, mock, no_breakers, post, settings};
 
 /// One call to a gateway over one stand-in, and how often that one was called.
 async fn called(scenario: &str, path: &str, body: String, settle: impl FnOnce(&mut Settings)) -> (Answer, u64) {
@@ -21,6 +21,7 @@ async fn called(scenario: &str, path: &str, body: String, settle: impl FnOnce(&m
 }
 
 fn at_once(settings: &mut Settings) {
+    no_breakers(settings);
     settings.routes[0].retry.backoff.base = Duration::from_millis(1);
     settings.routes[0].retry.backoff.max = Duration::from_millis(1);
 }

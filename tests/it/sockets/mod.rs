@@ -2,6 +2,7 @@
 
 mod admin;
 mod backpressure;
+mod breaker;
 mod cancel;
 mod clocks;
 mod cut;

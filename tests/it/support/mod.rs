@@ -8,7 +8,9 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
+use outrigger::policy::{
+    BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts,
+};
 use outrigger::transport::{Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -31,6 +33,7 @@ pub fn settings(urls: &[String]) -> Settings {
         model: None,
         timeouts: Timeouts::default(),
         concurrency: Concurrency::default(),
+        breaker: BreakerSettings::default(),
     };
     Settings {
         server: ServerSettings {
@@ -56,6 +59,11 @@ pub fn settings(urls: &[String]) -> Settings {
             streams: StreamSettings::default(),
         }],
     }
+}
+
+/// No breaker acts: for tests in which an endpoint fails again and again on purpose.
+pub fn no_breakers(settings: &mut Settings) {
+    settings.endpoints.iter_mut().for_each(|endpoint| endpoint.breaker.on = false);
 }
 
 /// A gateway in this process, over real sockets.

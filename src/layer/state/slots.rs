@@ -1,56 +1,15 @@
-//! What layers share and change: the only locks we write. Each is held for a few instructions and never across an
-//! await.
+//! The places at all endpoints, and who waits for one. What is decided about them is `policy/admission.rs`'s.
+//!
+//! Invariant: a place that is given is free again when its permit is dropped, whoever holds it then.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
-use crate::policy::{Admission, Answer, Ask, Budget, Concurrency, Grant, Refusal, Sample, Shed};
-
-/// The retry budget of one target, shared by all calls of its route.
-#[derive(Clone, Debug)]
-pub struct SharedBudget(Arc<Mutex<Budget>>);
-
-impl SharedBudget {
-    /// A fresh budget.
-    pub fn new(ratio: f64, now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(Budget::new(ratio, now))))
-    }
-
-    /// A first send was made.
-    pub fn deposit(&self, now: Instant) {
-        self.lock().deposit(now);
-    }
-
-    /// Asks for one repeat.
-    pub fn withdraw(&self, now: Instant) -> bool {
-        self.lock().withdraw(now)
-    }
-
-    /// Share left, 0 to 1.
-    pub fn left(&self, now: Instant) -> f64 {
-        self.lock().left(now)
-    }
-
-    /// First sends and repeats of the window.
-    pub fn counts(&self, now: Instant) -> (u32, u32) {
-        self.lock().counts(now)
-    }
-
-    /// Takes over counts from before a restart.
-    pub fn restore(&self, now: Instant, firsts: u32, repeats: u32) {
-        self.lock().restore(now, firsts, repeats);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Budget> {
-        // Counters cannot be left half-written; a panic elsewhere must not take the budget with it.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
+use crate::policy::{Admission, Answer, Ask, Concurrency, Grant, Refusal, Sample, Shed};
 
 /// The places at all endpoints, and who waits for one.
 #[derive(Clone, Debug)]
@@ -77,7 +36,7 @@ pub enum Turn {
 
 /// The answer to a send that asks for a place.
 #[derive(Debug)]
-pub enum Entry {
+pub enum Asked {
     /// It has one.
     Go(Permit),
     /// It stands in line for one.
@@ -95,12 +54,12 @@ impl Slots {
     }
 
     /// Asks for a place. `samples` are uniform in `0..1`.
-    pub fn ask(&self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Entry {
+    pub fn ask(&self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Asked {
         let pool = ask.pool;
         let mut places = self.lock();
         match places.admission.ask(ask, now, samples) {
-            Answer::Go { endpoint } => Entry::Go(Permit { slots: self.clone(), endpoint, since: now }),
-            Answer::Refused(refusal) => Entry::Refused(refusal),
+            Answer::Go { endpoint } => Asked::Go(Permit { slots: self.clone(), endpoint, since: now }),
+            Answer::Refused(refusal) => Asked::Refused(refusal),
             Answer::Wait { id, until, evicted } => {
                 let (tell, turn) = oneshot::channel();
                 places.lines.insert(id, tell);
@@ -110,7 +69,7 @@ impl Slots {
                     // One that has left meanwhile need not be told.
                     drop(victim.send(Turn::Evicted(refusal)));
                 }
-                Entry::Wait(Line { slots: self.clone(), pool, id, until, turn })
+                Asked::Wait(Line { slots: self.clone(), pool, id, until, turn })
             }
         }
     }
@@ -235,33 +194,6 @@ impl Drop for Line {
     }
 }
 
-/// Calls and connections that a shutdown waits for.
-#[derive(Clone, Debug, Default)]
-pub struct Live(Arc<AtomicUsize>);
-
-impl Live {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-
-    /// Counts one until the guard is dropped.
-    pub fn enter(&self) -> LiveGuard {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        LiveGuard(self.clone())
-    }
-}
-
-/// One call in flight.
-#[derive(Debug)]
-pub struct LiveGuard(Live);
-
-impl Drop for LiveGuard {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -269,12 +201,13 @@ mod tests {
     use super::*;
     use crate::call::Priority;
     use crate::policy::Mode;
+    use crate::policy::balance::Candidate;
 
     fn slots(max: u32) -> Slots {
         Slots::new(&[Concurrency { mode: Mode::Fixed, max }], &[vec![0]])
     }
 
-    fn ask(slots: &Slots, class: Priority) -> Entry {
+    fn ask(slots: &Slots, class: Priority) -> Asked {
         let now = clock::now();
         let ask = Ask {
             pool: 0,
@@ -283,7 +216,8 @@ mod tests {
             again: false,
             key: Arc::from(""),
             prompt_bytes: 0,
-            endpoints: vec![0],
+            candidates: vec![Candidate { endpoint: 0, share: 1.0 }],
+            due: None,
             deadline: now + Duration::from_secs(3600),
             wait: Duration::from_secs(3600),
         };
@@ -292,7 +226,7 @@ mod tests {
 
     fn line(slots: &Slots) -> Line {
         match ask(slots, Priority::Default) {
-            Entry::Wait(line) => line,
+            Asked::Wait(line) => line,
             other => panic!("{other:?}"),
         }
     }
@@ -321,15 +255,15 @@ mod tests {
                 let mut served = 0;
                 for round in 0..300 {
                     let permit = match ask(&slots, Priority::ALL[(number + round) as usize % 3]) {
-                        Entry::Go(permit) => Some(permit),
-                        Entry::Refused(_) => None,
+                        Asked::Go(permit) => Some(permit),
+                        Asked::Refused(_) => None,
                         // Every third leaves after a moment, the others wait for their turn, which must come.
-                        Entry::Wait(line) if round % 3 == 0 => {
+                        Asked::Wait(line) if round % 3 == 0 => {
                             tokio::task::yield_now().await;
                             drop(line);
                             None
                         }
-                        Entry::Wait(mut line) => match (&mut line.turn).await {
+                        Asked::Wait(mut line) => match (&mut line.turn).await {
                             Ok(Turn::Go(permit)) => Some(permit),
                             Ok(Turn::Evicted(_)) => None,
                             Err(_) => panic!("left without a word"),

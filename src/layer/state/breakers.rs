@@ -1,0 +1,257 @@
+//! The breakers of all endpoints, and who else could be asked instead. What opens and closes one is
+//! `policy/breaker.rs`'s.
+//!
+//! Invariant: a send that was let through is judged once, or gives its place back when it is dropped.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::call::{BreakerChange, BreakerReason, BreakerState, Class, Counts, Failure, Retry, Signal, Sink};
+use crate::policy::breaker::{Allowed, Alone, Changed, Circuits, Failed, Pass, Refusal, Told, median};
+use crate::policy::patience::patience;
+use crate::policy::{BreakerSettings, Target};
+
+/// A first token before this is never slow, long prompts aside.
+const SLOW: Duration = Duration::from_secs(10);
+/// Nor is one that took less than so many times what is usual in its pool.
+const SLOWER: u32 = 5;
+
+/// The breakers of all endpoints. No two of them are ever locked at the same time.
+#[derive(Clone)]
+pub struct Breakers(Arc<Inner>);
+
+struct Inner {
+    endpoints: Vec<Slot>,
+    /// Targets of each route, to know who else can be asked.
+    routes: Vec<Vec<Target>>,
+    sink: Arc<dyn Sink>,
+}
+
+struct Slot {
+    circuits: Mutex<Circuits>,
+    /// Whether a credential that is refused there is ours.
+    ours: bool,
+}
+
+/// What a send that was let through is to its breaker. Dropped without a verdict, it gives its place back.
+pub struct Entry {
+    breakers: Breakers,
+    endpoint: usize,
+    route: usize,
+    target: usize,
+    pass: Option<Pass>,
+}
+
+/// One circuit, for whoever wants to know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CircuitView {
+    /// The route whose circuit it is; `None` for the endpoint's own.
+    pub route: Option<usize>,
+    /// What it is.
+    pub state: BreakerState,
+    /// Why, where it is not simply closed.
+    pub reason: Option<BreakerReason>,
+    /// Until it tries again, where that is known.
+    pub lasts: Option<Duration>,
+    /// Share of its ordinary load that it gets.
+    pub share: f64,
+}
+
+impl Breakers {
+    /// For each endpoint its settings and whether its credential is ours; for each route its targets.
+    pub fn new(
+        endpoints: Vec<(BreakerSettings, bool)>,
+        routes: Vec<Vec<Target>>,
+        sink: Arc<dyn Sink>,
+        now: Instant,
+    ) -> Self {
+        let uses = |route: &[Target], endpoint: usize| route.iter().any(|target| target.endpoints.contains(&endpoint));
+        let slot = |(number, (settings, ours)): (usize, (BreakerSettings, bool))| {
+            let routes: Vec<usize> = (0..routes.len()).filter(|route| uses(&routes[*route], number)).collect();
+            Slot { circuits: Mutex::new(Circuits::new(settings, &routes, now)), ours }
+        };
+        let endpoints = endpoints.into_iter().enumerate().map(slot).collect();
+        Self(Arc::new(Inner { endpoints, routes, sink }))
+    }
+
+    /// Whether a send of this route would be let through there.
+    ///
+    /// # Errors
+    /// It would not.
+    pub fn peek(&self, endpoint: usize, route: Option<usize>, now: Instant) -> Result<Allowed, Refusal> {
+        self.lock(endpoint).map_or(Ok(Allowed { probe: false, share: 1.0 }), |circuits| circuits.peek(route, now))
+    }
+
+    /// Endpoints of a route that are held back, and until when.
+    pub fn shut(&self, route: usize, now: Instant) -> Vec<(usize, Instant)> {
+        self.of(route).filter_map(|at| self.peek(at, Some(route), now).err().map(|no| (at, no.until))).collect()
+    }
+
+    /// Lets a send through, or refuses it without counting anything.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub fn enter(&self, endpoint: usize, route: usize, target: usize, now: Instant) -> Result<Entry, Failure> {
+        let mut changed = Vec::new();
+        let entered = self.lock(endpoint).map(|mut circuits| circuits.enter(route, now, &mut changed)).transpose();
+        self.tell(endpoint, changed, now);
+        match entered {
+            Ok(pass) => Ok(Entry { breakers: self.clone(), endpoint, route, target, pass }),
+            Err(refusal) => Err(refused(&refusal, now)),
+        }
+    }
+
+    /// A question of our own, on no route: refused where the endpoint is, and nothing is counted.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub fn ask(&self, endpoint: usize, now: Instant) -> Result<(), Failure> {
+        self.peek(endpoint, None, now).map(drop).map_err(|refusal| refused(&refusal, now))
+    }
+
+    /// What a call gets when nobody of its route can be asked.
+    pub fn all_open(&self, route: usize, names: &[String], now: Instant) -> Failure {
+        let refusals = self.of(route).filter_map(|at| Some((at, self.peek(at, Some(route), now).err()?)));
+        let refusals: Vec<(usize, Refusal)> = refusals.collect();
+        let told = refusals.iter().map(|(at, refusal)| {
+            let name = names.get(*at).map_or("", String::as_str);
+            let seconds = refusal.until.saturating_duration_since(now).as_secs_f64();
+            format!("{name}: {} ({}), {seconds:.1} s.", refusal.state.as_str(), refusal.reason.as_str())
+        });
+        let mut failure = Failure::new(Class::BreakerOpen, told.collect::<Vec<_>>().join(" "));
+        let soonest = refusals.iter().map(|(_, refusal)| refusal.until).min();
+        failure.retry_after = soonest.map(|until| until.saturating_duration_since(now));
+        failure
+    }
+
+    /// Holds an endpoint open or closed, or with `None` lets it be its own again.
+    pub fn force(&self, endpoint: usize, to: Option<BreakerState>, now: Instant) {
+        let mut changed = Vec::new();
+        if let Some(mut circuits) = self.lock(endpoint) {
+            circuits.force(to, &mut changed);
+        }
+        self.tell(endpoint, changed, now);
+    }
+
+    /// Lets time pass everywhere, so that what is shown is what is.
+    pub fn settle(&self, now: Instant) {
+        for endpoint in 0..self.0.endpoints.len() {
+            let mut changed = Vec::new();
+            if let Some(mut circuits) = self.lock(endpoint) {
+                circuits.tick(now, &mut changed);
+            }
+            self.tell(endpoint, changed, now);
+        }
+    }
+
+    /// The circuits of an endpoint, its own first.
+    pub fn view(&self, endpoint: usize, now: Instant) -> Vec<CircuitView> {
+        let Some(circuits) = self.lock(endpoint) else { return Vec::new() };
+        let own = circuits.routes().iter().map(|(route, breaker)| (Some(*route), breaker));
+        let all = std::iter::once((None, circuits.whole())).chain(own);
+        all.map(|(route, breaker)| {
+            let story = breaker.story(now);
+            let lasts = story.and_then(|(_, until)| until).map(|until| until.saturating_duration_since(now));
+            let reason = story.map(|(reason, _)| reason);
+            CircuitView { route, state: breaker.state(now), reason, lasts, share: breaker.share(now) }
+        })
+        .collect()
+    }
+
+    /// Who else could be asked instead, in the pool and on the route.
+    fn alone(&self, entry: &Entry, now: Instant) -> Alone {
+        let other = |at: usize| at != entry.endpoint && self.peek(at, Some(entry.route), now).is_ok();
+        let pool = self.0.routes.get(entry.route).and_then(|targets| targets.get(entry.target));
+        let in_pool = !pool.is_some_and(|target| target.endpoints.iter().any(|at| other(*at)));
+        let on_route = !self.of(entry.route).any(other);
+        Alone { in_pool, on_route }
+    }
+
+    /// Whether a first token was late: beyond what its prompt explains, and beyond what is usual in its pool.
+    fn is_slow(&self, entry: &Entry, took: Duration, prompt_bytes: usize) -> bool {
+        if took <= patience(SLOW, prompt_bytes) {
+            return false;
+        }
+        let pool = self.0.routes.get(entry.route).and_then(|targets| targets.get(entry.target));
+        let endpoints = pool.map_or(&[][..], |target| &target.endpoints);
+        let kept =
+            |at: &usize| self.lock(*at).map(|mut circuits| circuits.recent().kept().to_vec()).unwrap_or_default();
+        took > median(endpoints.iter().flat_map(kept).collect()) * SLOWER
+    }
+
+    fn of(&self, route: usize) -> impl Iterator<Item = usize> {
+        let targets = self.0.routes.get(route).map_or(&[][..], Vec::as_slice);
+        targets.iter().flat_map(|target| target.endpoints.iter().copied())
+    }
+
+    fn tell(&self, endpoint: usize, changed: Vec<Changed>, now: Instant) {
+        for (route, change) in changed {
+            let lasts = change.until.map(|until| until.saturating_duration_since(now));
+            let change = BreakerChange { endpoint, route, to: change.to, reason: change.reason, lasts };
+            self.0.sink.emit(Signal::Breaker(change));
+        }
+    }
+
+    fn lock(&self, endpoint: usize) -> Option<MutexGuard<'_, Circuits>> {
+        let slot = self.0.endpoints.get(endpoint)?;
+        Some(slot.circuits.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl Entry {
+    /// The first model event after so long, or a whole answer, which says nothing of slowness.
+    pub fn first(&mut self, took: Option<Duration>, prompt_bytes: usize, now: Instant) {
+        let Some(mut pass) = self.pass.take() else { return };
+        let slow = took.map(|took| self.breakers.is_slow(self, took, prompt_bytes));
+        let alone = if slow == Some(true) { self.breakers.alone(self, now) } else { Alone::default() };
+        let mut changed = Vec::new();
+        if let Some(mut circuits) = self.breakers.lock(self.endpoint) {
+            if let Some(took) = took {
+                circuits.recent().add(took);
+            }
+            circuits.first(&mut pass, now, slow, Told { alone, sample: crate::clock::sample(), changed: &mut changed });
+        }
+        self.pass = Some(pass);
+        self.breakers.tell(self.endpoint, changed, now);
+    }
+
+    /// The answer was complete.
+    pub fn succeeded(mut self, now: Instant) {
+        let mut changed = Vec::new();
+        if let (Some(mut pass), Some(mut circuits)) = (self.pass.take(), self.breakers.lock(self.endpoint)) {
+            circuits.succeeded(&mut pass, now, &mut changed);
+        }
+        self.breakers.tell(self.endpoint, changed, now);
+    }
+
+    /// It failed. `wait` is what the endpoint asked for.
+    pub fn failed(mut self, counts: Counts, wait: Option<Duration>, now: Instant) {
+        let ours = self.breakers.0.endpoints.get(self.endpoint).is_some_and(|slot| slot.ours);
+        let counts = if counts == Counts::Credential && !ours { Counts::Nothing } else { counts };
+        if counts == Counts::Nothing {
+            return;
+        }
+        let alone = self.breakers.alone(&self, now);
+        let mut changed = Vec::new();
+        if let (Some(mut pass), Some(mut circuits)) = (self.pass.take(), self.breakers.lock(self.endpoint)) {
+            let told = Told { alone, sample: crate::clock::sample(), changed: &mut changed };
+            circuits.failed(&mut pass, now, Failed { counts, wait }, told);
+        }
+        self.breakers.tell(self.endpoint, changed, now);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let (Some(mut pass), Some(mut circuits)) = (self.pass.take(), self.breakers.lock(self.endpoint)) {
+            circuits.left(&mut pass);
+        }
+    }
+}
+
+fn refused(refusal: &Refusal, now: Instant) -> Failure {
+    let mut failure = Failure::new(Class::BreakerOpen, refusal.state.as_str());
+    failure.retry = Retry::Elsewhere;
+    failure.retry_after = Some(refusal.until.saturating_duration_since(now));
+    failure
+}

@@ -1,0 +1,82 @@
+//! What layers share and change: the only locks we write. Each is held for a few instructions and never across an
+//! await.
+
+mod breakers;
+mod slots;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crate::policy::Budget;
+
+pub use breakers::{Breakers, CircuitView, Entry};
+pub use slots::{Asked, Line, Permit, Slots, Turn};
+
+/// The retry budget of one target, shared by all calls of its route.
+#[derive(Clone, Debug)]
+pub struct SharedBudget(Arc<Mutex<Budget>>);
+
+impl SharedBudget {
+    /// A fresh budget.
+    pub fn new(ratio: f64, now: Instant) -> Self {
+        Self(Arc::new(Mutex::new(Budget::new(ratio, now))))
+    }
+
+    /// A first send was made.
+    pub fn deposit(&self, now: Instant) {
+        self.lock().deposit(now);
+    }
+
+    /// Asks for one repeat.
+    pub fn withdraw(&self, now: Instant) -> bool {
+        self.lock().withdraw(now)
+    }
+
+    /// Share left, 0 to 1.
+    pub fn left(&self, now: Instant) -> f64 {
+        self.lock().left(now)
+    }
+
+    /// First sends and repeats of the window.
+    pub fn counts(&self, now: Instant) -> (u32, u32) {
+        self.lock().counts(now)
+    }
+
+    /// Takes over counts from before a restart.
+    pub fn restore(&self, now: Instant, firsts: u32, repeats: u32) {
+        self.lock().restore(now, firsts, repeats);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Budget> {
+        // Counters cannot be left half-written; a panic elsewhere must not take the budget with it.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Calls and connections that a shutdown waits for.
+#[derive(Clone, Debug, Default)]
+pub struct Live(Arc<AtomicUsize>);
+
+impl Live {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Counts one until the guard is dropped.
+    pub fn enter(&self) -> LiveGuard {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        LiveGuard(self.clone())
+    }
+}
+
+/// One call in flight.
+#[derive(Debug)]
+pub struct LiveGuard(Live);
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
