@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::layer::room::Room;
 use crate::layer::state::{Breakers, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, HoldLayer, IdleLayer, LimitLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, HoldLayer, IdleLayer, Kin, LimitLayer,
     ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
@@ -28,7 +28,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone()))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone(), Arc::clone(&shared.kin)))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
@@ -70,6 +70,7 @@ struct Shared {
     slots: Slots,
     room: Room,
     breakers: Breakers,
+    kin: Arc<Vec<Kin>>,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -129,6 +130,9 @@ where
         budgets: budgets.collect(),
         slots: slots.clone(),
         room: Room::new(settings.server.max_held),
+        kin: Arc::new(
+            settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
+        ),
         breakers: breakers.clone(),
         pools: pools_of,
     };

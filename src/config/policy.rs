@@ -84,6 +84,11 @@ impl Policy {
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
+        over.read("rescue", &mut merged.streams.rescue, |text| match text {
+            "off" => Some(false),
+            "continue" => Some(true),
+            _ => None,
+        });
         over.read("stream", &mut merged.streams.mode, |text| match text {
             "auto" => Some(StreamMode::Auto),
             "hold" => Some(StreamMode::Hold),

@@ -9,6 +9,7 @@ mod limit;
 mod observe_attempt;
 mod observe_call;
 mod race;
+mod rescue;
 mod retry;
 pub mod room;
 pub mod state;
@@ -25,6 +26,7 @@ pub use idle::IdleLayer;
 pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;
 pub use observe_call::ObserveCallLayer;
+pub use rescue::Kin;
 pub use retry::RetryLayer;
 
 /// The call stack of one route, boxed at its outside.

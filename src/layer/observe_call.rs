@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,7 @@ where
             route: self.route,
             started: call.started,
             last_event: None,
+            later: None,
             ended: false,
             end: CallEnd {
                 id: call.id.clone(),
@@ -102,6 +104,7 @@ struct Guard {
     route: usize,
     started: Instant,
     last_event: Option<Instant>,
+    later: Option<Arc<AtomicU32>>,
     ended: bool,
     end: CallEnd,
 }
@@ -111,6 +114,7 @@ impl Guard {
         let now = clock::now();
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
+        self.later.clone_from(&reply.later);
         self.end.usage = reply.usage;
         if reply.trail.is_empty() {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
@@ -177,6 +181,12 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
+        }
+        let later = self.later.as_ref().map_or(0, |sends| sends.load(Ordering::Relaxed));
+        self.end.sends += later;
+        if later > 0 && self.end.outcome == Outcome::Ok {
+            // It was good in the end, but not by its first send alone.
+            self.end.outcome = Outcome::Retried;
         }
         self.end.took = clock::now().saturating_duration_since(self.started);
         self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));

@@ -22,6 +22,7 @@ mod messages;
 mod play;
 mod reply;
 mod responses;
+mod resume;
 pub mod scenario;
 mod schema;
 mod script;

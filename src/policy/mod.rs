@@ -10,12 +10,14 @@ pub mod limiter;
 pub mod patience;
 pub mod plan;
 pub mod queue;
+pub mod rescue;
 pub mod settings;
 
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
+pub use rescue::Rescue;
 pub use settings::{
     Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode,
     StreamSettings, Target, Timeouts,

@@ -310,6 +310,11 @@ impl<'a> Plan<'a> {
         self.sent.iter().filter(|sent| sent.started.is_some()).count() as u32
     }
 
+    /// Sends that may still be made.
+    pub fn left(&self) -> u32 {
+        if self.terms.replayable { self.cap().saturating_sub(self.claimed()) } else { 0 }
+    }
+
     /// Sends that went out or may yet.
     fn claimed(&self) -> u32 {
         self.sent.iter().filter(|sent| sent.state != State::Refused).count() as u32
@@ -511,7 +516,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A repeat with less time than this left could not be answered.
-    fn least_useful(&self) -> Duration {
+    pub fn least_useful(&self) -> Duration {
         (self.route.timeouts.total / 10).min(Duration::from_secs(1))
     }
 }

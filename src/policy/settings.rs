@@ -161,6 +161,8 @@ impl StreamMode {
 pub struct StreamSettings {
     /// How they go to their client.
     pub mode: StreamMode,
+    /// Whether one that broke after its first byte was out may be gone on with, where that is provably safe.
+    pub rescue: bool,
 }
 
 /// How long a send waits for a free place at its target, unless the config says otherwise.

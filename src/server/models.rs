@@ -54,6 +54,7 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
         route: "models".to_owned(),
         sends: gateway.settings.endpoints.len() as u32,
         outcome: Outcome::Ok,
+        later: None,
         trail: Vec::new(),
         queued: Duration::ZERO,
         upstream: crate::clock::now().saturating_duration_since(started),
@@ -99,6 +100,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         used: Vec::new(),
         place: None,
         upload: None,
+        continuation: None,
         report: Arc::new(|_| {}),
         fate: Arc::new(Fate::default()),
     };

@@ -5,6 +5,7 @@ mod connect;
 mod events;
 pub mod headers;
 mod leaf;
+mod proof;
 mod props;
 pub mod settings;
 mod whole;

@@ -12,6 +12,7 @@ pub mod messages;
 #[cfg(test)]
 mod play;
 pub mod responses;
+pub mod splice;
 pub mod sse;
 mod stream;
 pub mod unfold;

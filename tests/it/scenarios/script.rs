@@ -76,7 +76,7 @@ impl Scenario {
     }
 
     pub fn streams(&self) -> StreamSettings {
-        StreamSettings { mode: if self.hold { StreamMode::Hold } else { StreamMode::Auto } }
+        StreamSettings { mode: if self.hold { StreamMode::Hold } else { StreamMode::Auto }, rescue: false }
     }
 
     pub fn retry(&self) -> RetrySettings {

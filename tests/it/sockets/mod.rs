@@ -15,4 +15,5 @@ mod hostile;
 mod load;
 mod models;
 mod passthrough;
+mod rescue;
 mod tools;
