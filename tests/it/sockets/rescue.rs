@@ -13,14 +13,20 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Answer, base, gateway, http, metric, said, settings};
 
-const ANSWER: &str = "answer: { text: \"four words of it, \\\"żółw\\\"\", first_token: 0ms, per_token: 0ms }";
+const ANSWER: &str = "answer: { text: 'four words of it, żółw \"and\" more', first_token: 0ms, per_token: 0ms }";
+/// The same for tests with thousands of cuts.
+const SHORT: &str = "answer: { text: four żółw, first_token: 0ms, per_token: 0ms }";
 const HOWS: [&str; 3] = ["eof", "close", "reset"];
 const CHAT: &str = "/v1/chat/completions";
 const WORKERS: usize = 6;
 const DIALECTS: [(Dialect, &str); 2] = [(Dialect::Vllm, "vllm"), (Dialect::LlamaCpp, "llamacpp")];
 
 fn scenario(dialect: &str, rules: &str) -> Scenario {
-    let yaml = format!("dialect: {dialect}\n{ANSWER}\nrules: [{rules}]");
+    saying(ANSWER, dialect, rules)
+}
+
+fn saying(answer: &str, dialect: &str, rules: &str) -> Scenario {
+    let yaml = format!("dialect: {dialect}\n{answer}\nrules: [{rules}]");
     Scenario::parse(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
 }
 
@@ -123,13 +129,16 @@ async fn cut_everywhere(dialect: Dialect, name: &'static str, step: usize) -> us
         workers.spawn(async move {
             let bench = Bench::new(dialect, name, |_| {}).await;
             let body = chat(json!({}));
+            bench.upstream.set_scenario(saying(SHORT, name, ""));
             let whole = bench.post(&bench.upstream.base_url(), &body, None).await;
             let finish = whole.text().find("\"stop\"").unwrap();
             let (mut wrong, mut cuts) = (Vec::new(), 0);
             for at in (worker * step..whole.body.len()).step_by(WORKERS * step) {
                 let how = HOWS[at / step % HOWS.len()];
                 cuts += 1;
-                let got = bench.ask(&once(&format!("cut: {{ at: byte {at}, how: {how} }}")), &body).await;
+                let cut = once(&format!("cut: {{ at: byte {at}, how: {how} }}"));
+                bench.upstream.set_scenario(saying(SHORT, name, &cut));
+                let got = bench.post(&base(&bench.gateway), &body, None).await;
                 // All was said, and only the end of the transfer broke: that there is no rest to ask for, nobody can know.
                 let all_said = said(&got.body) == said(&whole.body) && got.error_code().is_some() && at > finish;
                 if let Err(what) = one_answer(&got, &whole)
@@ -146,16 +155,16 @@ async fn cut_everywhere(dialect: Dialect, name: &'static str, step: usize) -> us
     let first: Vec<&&String> = wrong.iter().take(3).collect();
     assert!(wrong.is_empty(), "{} wrong, the first of them:\n{first:#?}", wrong.len());
     let (cuts, continued) = done.iter().fold((0, 0.0), |(a, b), (_, cuts, continued)| (a + cuts, b + continued));
-    assert!(continued > cuts as f64 / 2.0, "{continued} of {cuts} were continued");
+    assert!(continued > cuts as f64 / 3.0, "{continued} of {cuts} were continued");
     cuts
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_cut_at_any_byte_is_gone_on_with() {
     let cuts = cut_everywhere(Dialect::Vllm, "vllm", 1).await;
-    assert!(cuts > 1200, "{cuts}");
+    assert!(cuts > 700, "{cuts}");
     let cuts = cut_everywhere(Dialect::LlamaCpp, "llamacpp", 7).await;
-    assert!(cuts > 150, "{cuts}");
+    assert!(cuts > 100, "{cuts}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,7 +294,7 @@ async fn when_the_rest_fails_too_the_first_failure_is_told() {
         ("error: overloaded", ""),
         ("hang: first_token", ""),
         ("json_for_stream: true", ""),
-        ("cut: { at: token 2, how: reset }", "and"),
+        ("cut: { at: token 2, how: reset }", "żółw"),
         ("inband_error: { at: token 1, shape: native }", ""),
         ("text: \"never mind\", n_missing: true", ""),
     ] {
