@@ -14,6 +14,11 @@ use super::sse::{Decoder, Frame};
 /// Largest event, in bytes.
 const EVENT_LIMIT: usize = 4 * 1024 * 1024;
 
+/// A server that begins with so many characters of what was said says it again, and does not go on.
+const ECHO: usize = 32;
+/// A text shorter than this may well come twice.
+const SHORT: usize = 12;
+
 /// Something that is not a chunk of plain text in a single choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotPlain;
@@ -97,7 +102,9 @@ impl Follower {
     /// Makes the chunks of the second stream chunks of this one. `before` are the tokens in and out that it took to come
     /// this far.
     pub fn splice(self, before: (u64, u64)) -> Splice {
-        Splice { decoder: Decoder::new(EVENT_LIMIT), head: self.head, before, marked: false }
+        let echo: String = self.text.chars().take(ECHO).collect();
+        let opening = (echo.chars().count() >= SHORT).then(Opening::default);
+        Splice { decoder: Decoder::new(EVENT_LIMIT), head: self.head, before, marked: false, echo, opening }
     }
 }
 
@@ -108,13 +115,25 @@ pub struct Splice {
     head: Head,
     before: (u64, u64),
     marked: bool,
+    /// How an echo would begin.
+    echo: String,
+    /// What came so far, while it could still be one.
+    opening: Option<Opening>,
+}
+
+#[derive(Debug, Default)]
+struct Opening {
+    text: String,
+    finished: bool,
+    events: BytesMut,
 }
 
 impl Splice {
-    /// Whole events of the second stream, as events of the first.
+    /// Whole events of the second stream, as events of the first. The first of them are kept back until it is plain that
+    /// they do not say again what was said.
     ///
     /// # Errors
-    /// They are not plain text: nothing of them may be passed on.
+    /// They are not plain text, or say it again: nothing of them may be passed on.
     pub fn rewrite(&mut self, events: &Bytes) -> Result<Bytes, NotPlain> {
         let mut frames = Vec::new();
         if self.decoder.push(events.clone(), &mut frames).is_err() || self.decoder.pending() > 0 {
@@ -124,14 +143,31 @@ impl Splice {
         for frame in &frames {
             match frame.data.as_deref().map(<[u8]>::trim_ascii) {
                 Some(data) if !data.starts_with(b"[DONE]") => self.chunk(data, &mut out)?,
-                _ => out.extend_from_slice(&frame.raw),
+                data => {
+                    if let Some(opening) = &mut self.opening {
+                        opening.finished |= data.is_some();
+                    }
+                    out.extend_from_slice(&frame.raw);
+                }
             }
         }
-        Ok(out.freeze())
+        let Some(opening) = &mut self.opening else { return Ok(out.freeze()) };
+        if opening.text.starts_with(&self.echo) {
+            return Err(NotPlain);
+        }
+        opening.events.extend_from_slice(&out);
+        if !opening.finished && self.echo.starts_with(&opening.text) {
+            return Ok(Bytes::new());
+        }
+        Ok(self.opening.take().map_or_else(Bytes::new, |opening| opening.events.freeze()))
     }
 
     fn chunk(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), NotPlain> {
         let Chunk { mut body, text, finished, usage } = Chunk::read(data)?;
+        if let Some(opening) = &mut self.opening {
+            opening.text.push_str(&text);
+            opening.finished |= finished;
+        }
         if text.is_empty() && !finished && !usage {
             // The role was told already, and nothing else is in it.
             return Ok(());
@@ -270,6 +306,32 @@ mod tests {
         for odd in ["data: {}\n\n", "data: nonsense\n\n", "data: {\"choices\":[]"] {
             assert_eq!(follow(&[said("a"), odd.into()]).open_text(), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn an_echo_is_no_continuation() {
+        let text = "Once upon a time there was a fox by a river";
+        let splice = || follow(&[said(text)]).splice((0, 0));
+        let words = |text: &str| text.split_inclusive(' ').map(said).collect::<Vec<_>>();
+        let mut echoing = splice();
+        let told: Result<Vec<Bytes>, NotPlain> = words(text).iter().map(|word| echoing.rewrite(word)).collect();
+        assert_eq!(told, Err(NotPlain));
+        for (rest, kept) in [(" and so on", 0), ("Once upon a day", 3), ("Once", 1)] {
+            let mut splice = splice();
+            let mut out = Vec::new();
+            for word in words(rest) {
+                out.push(splice.rewrite(&word).unwrap());
+            }
+            out.push(splice.rewrite(&"data: [DONE]\n\n".into()).unwrap());
+            let empty = out.iter().take_while(|bytes| bytes.is_empty()).count();
+            assert_eq!(empty, kept, "{rest}");
+            let whole: Vec<u8> = out.concat();
+            let mut back = Follower::default();
+            back.pass(&whole.into());
+            assert_eq!(back.text, rest);
+        }
+        let mut short = follow(&[said("Once")]).splice((0, 0));
+        assert!(!short.rewrite(&said("Once")).unwrap().is_empty(), "that may well come twice");
     }
 
     #[test]
