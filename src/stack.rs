@@ -12,8 +12,8 @@ use crate::config::Settings;
 use crate::layer::room::Room;
 use crate::layer::state::{Breakers, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, HoldLayer, IdleLayer, Kin, LimitLayer,
-    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, HoldLayer, IdleLayer, Kin,
+    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::{EndpointSettings, Leaf};
@@ -28,14 +28,14 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone(), Arc::clone(&shared.kin)))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.endpoints.breakers.clone(),
+            Arc::clone(&shared.kin)))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the less busy of two.
-        .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), shared.breakers.clone(), Arc::clone(&shared.sink))))
+        // that this call has not asked, the cheaper of two.
+        .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
@@ -49,10 +49,10 @@ where
     S::Future: Send + 'static,
 {
     AttemptService::new(ServiceBuilder::new()
+        // Refuses before anything is sent, so that a refusal counts nowhere; hears once how each send ended.
+        .layer(BreakerLayer::new(breakers.clone()))
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
-        // Refuses before anything is held; judges the endpoint alone, by how each send ended.
-        .layer(BreakerLayer::new(breakers.clone()))
         // The send's place at the endpoint, kept until the body is dropped: what is in flight, and not more.
         .layer(LimitLayer::new(slots.clone()))
         // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
@@ -65,11 +65,9 @@ where
 struct Shared {
     sink: Arc<dyn Sink>,
     names: Arc<Vec<String>>,
-    attempts: Arc<Vec<AttemptService>>,
+    endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
-    slots: Slots,
     room: Room,
-    breakers: Breakers,
     kin: Arc<Vec<Kin>>,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
@@ -126,20 +124,23 @@ where
     let shared = Shared {
         sink: Arc::clone(sink),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
-        attempts: Arc::new(attempts.collect()),
+        endpoints: Endpoints {
+            stacks: Arc::new(attempts.collect()),
+            ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
+            slots: slots.clone(),
+            breakers: breakers.clone(),
+        },
         budgets: budgets.collect(),
-        slots: slots.clone(),
         room: Room::new(settings.server.max_held),
         kin: Arc::new(
             settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
         ),
-        breakers: breakers.clone(),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { attempts, budgets, slots, breakers, room, pools, .. } = shared;
-    Stacks { calls, attempts, budgets, slots, breakers, room, pools }
+    let Shared { endpoints, budgets, room, pools, .. } = shared;
+    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, room, pools }
 }
 
 /// The breakers of all endpoints, who know which routes share which endpoint.

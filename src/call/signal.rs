@@ -151,6 +151,13 @@ pub enum Signal {
         /// How long it waited.
         waited: Duration,
     },
+    /// A send was given to an endpoint.
+    Picked {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// Why, in one word of a closed list.
+        reason: &'static str,
+    },
     /// A target had no place for a send.
     Shed {
         /// The route, as numbered in the settings.

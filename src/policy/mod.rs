@@ -6,6 +6,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod glob;
+pub mod latency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -19,6 +20,6 @@ pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use rescue::Rescue;
 pub use settings::{
-    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode,
-    StreamSettings, Target, Timeouts,
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread,
+    StreamMode, StreamSettings, Target, Timeouts,
 };

@@ -88,6 +88,7 @@ pub async fn read(
         path,
         headers,
         prompt_bytes: body.held(),
+        prefix: None,
         body,
         model: envelope.model,
         model_span: envelope.model_span,

@@ -84,6 +84,7 @@ impl Sink for Telemetry {
             }
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
+            Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
         }
     }

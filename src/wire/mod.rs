@@ -11,6 +11,7 @@ mod hollow;
 pub mod messages;
 #[cfg(test)]
 mod play;
+pub mod prefix;
 pub mod responses;
 pub mod splice;
 pub mod sse;
