@@ -84,7 +84,7 @@ pub fn yaml(settings: &Settings) -> String {
         let _ = writeln!(out, "    max_sends: {}", route.max_sends);
         let _ = writeln!(out, "    queue:\n      wait: {}", show_duration(route.queue_wait));
         let _ = writeln!(out, "    stream: {}", route.streams.mode.as_str());
-        let _ = writeln!(out, "    rescue: {}", if route.streams.rescue { "continue" } else { "off" });
+        let _ = writeln!(out, "    rescue: {}", text(if route.streams.rescue { "continue" } else { "off" }));
     }
     out
 }

@@ -24,7 +24,7 @@ use crate::call::{
 };
 use crate::clock;
 use crate::dialect::{Dialect, detect};
-use crate::policy::{Plan, Rescue, RouteSettings, Step, Terms};
+use crate::policy::{Plan, Rescue, RouteSettings, Step, StreamMode, Terms};
 
 /// What the loop knows of its route.
 pub struct RetryLayer {
@@ -313,7 +313,9 @@ impl Run<'_> {
         self.settle(clock::now(), None);
         let sent = self.starts.get(attempt).and_then(|start| Some((start.at, start.sent?.1)));
         let (started, sent) = sent.unwrap_or((started, started));
-        let later = self.retry.route.streams.rescue.then(Arc::default);
+        let streams = self.retry.route.streams;
+        // What was held is complete: there is no rest of it.
+        let later = (streams.rescue && streams.mode != StreamMode::Hold).then(Arc::default);
         let payload = match (reply.payload, &later) {
             (Payload::Events(pieces), Some(sends)) => {
                 let rescue = Rescue {

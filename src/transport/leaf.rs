@@ -160,7 +160,8 @@ impl Inner {
             dialect,
             model,
         };
-        let before = proof.shown(&request, &continuation.text).await.ok_or_else(cannot)?;
+        let before = proof.shown(&request, &continuation.text).await;
+        let before = before.map_err(|failure| failure.unwrap_or_else(cannot))?;
         let resumed = request.resume(dialect, model, &continuation.text, before.output).ok_or_else(cannot)?;
         continuation.shown(before);
         Ok(Full::new(Bytes::from(resumed)).map_err(|never| match never {}).boxed_unsync())

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::client::HttpClient;
 use super::whole;
-use crate::call::Usage;
+use crate::call::{Failure, Usage};
 use crate::dialect::Dialect;
 use crate::dialect::continuation::{self, Question};
 
@@ -37,34 +37,38 @@ pub struct Proof<'a> {
 
 impl Proof<'_> {
     /// The tokens of the prompt and of the text so far, if all of it was shown.
-    pub async fn shown(&self, request: &continuation::Request<'_>, text: &str) -> Option<Usage> {
-        tokio::time::timeout(PATIENCE, self.ask(request, text)).await.ok().flatten()
+    ///
+    /// # Errors
+    /// It was not; with the failure where the server could not be asked at all.
+    pub async fn shown(&self, request: &continuation::Request<'_>, text: &str) -> Result<Usage, Option<Failure>> {
+        tokio::time::timeout(PATIENCE, self.ask(request, text)).await.unwrap_or(Err(None))
     }
 
-    async fn ask(&self, request: &continuation::Request<'_>, text: &str) -> Option<Usage> {
+    async fn ask(&self, request: &continuation::Request<'_>, text: &str) -> Result<Usage, Option<Failure>> {
         let without = self.put(request.template(self.dialect, self.model, None)).await?;
         let with = self.put(request.template(self.dialect, self.model, Some(text))).await?;
         let (before, all) = match self.dialect {
             Dialect::LlamaCpp => {
-                let (without, with) = (continuation::prompt(&without)?, continuation::prompt(&with)?);
-                if with.strip_prefix(without) != Some(text) {
-                    return None;
-                }
+                let without = continuation::prompt(&without).ok_or(None)?;
+                let with = continuation::prompt(&with).filter(|with| with.strip_prefix(without) == Some(text));
                 let before = self.put(continuation::tokenize(without)).await?;
-                let all = self.put(continuation::tokenize(with)).await?;
-                (continuation::tokens(&before)?, continuation::tokens(&all)?)
+                (before, self.put(continuation::tokenize(with.ok_or(None)?)).await?)
             }
-            _ => (continuation::tokens(&without)?, continuation::tokens(&with)?),
+            _ => (without, with),
         };
-        let spoken = all.strip_prefix(before.as_slice())?;
+        let before = continuation::tokens(&before).ok_or(None)?;
+        let all = continuation::tokens(&all).ok_or(None)?;
+        let spoken = all.strip_prefix(before.as_slice()).filter(|spoken| !spoken.is_empty()).ok_or(None)?;
         let reply = self.put(request.detokenize(self.dialect, self.model, spoken)).await?;
-        let same = continuation::text(&reply) == Some(text) && !spoken.is_empty();
-        same.then_some(Usage { input: before.len() as u64, output: spoken.len() as u64 })
+        if continuation::text(&reply) != Some(text) {
+            return Err(None);
+        }
+        Ok(Usage { input: before.len() as u64, output: spoken.len() as u64 })
     }
 
-    async fn put(&self, (path, question): Question) -> Option<Value> {
+    async fn put(&self, (path, question): Question) -> Result<Value, Option<Failure>> {
         let base = self.url.strip_suffix("/v1").unwrap_or(self.url);
-        let uri = format!("{base}{path}").parse::<Uri>().ok()?;
+        let uri = format!("{base}{path}").parse::<Uri>().map_err(|_| None)?;
         let question = Bytes::from(question.to_string());
         let send = || {
             let body = Full::new(question.clone()).map_err(|never| match never {}).boxed_unsync();
@@ -79,13 +83,13 @@ impl Proof<'_> {
         };
         let response = match send().await {
             // A connection that was just being closed; asking changes nothing.
-            Err(failure) if failure.unsent => send().await.ok()?,
-            response => response.ok()?,
+            Err(failure) if failure.unsent => send().await?,
+            response => response?,
         };
         if !response.status().is_success() {
-            return None;
+            return Err(None);
         }
-        let body = whole::collect(response.into_body()).await.ok()?;
-        serde_json::from_slice(&body).ok()
+        let body = whole::collect(response.into_body()).await?;
+        serde_json::from_slice(&body).map_err(|_| None)
     }
 }

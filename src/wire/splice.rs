@@ -14,6 +14,8 @@ use super::sse::{Decoder, Frame};
 /// Largest event, in bytes.
 const EVENT_LIMIT: usize = 4 * 1024 * 1024;
 
+/// Longest answer that is remembered, in bytes of text.
+const TEXT_LIMIT: usize = 1024 * 1024;
 /// A server that begins with so many characters of what was said says it again, and does not go on.
 const ECHO: usize = 32;
 /// A text shorter than this may well come twice.
@@ -75,6 +77,10 @@ impl Follower {
             self.plain &= self.event(&frame).is_ok();
         }
         self.frames = frames;
+        self.plain &= self.text.len() <= TEXT_LIMIT;
+        if !self.plain {
+            self.text = String::new();
+        }
     }
 
     fn event(&mut self, frame: &Frame) -> Result<(), NotPlain> {
@@ -306,6 +312,8 @@ mod tests {
         for odd in ["data: {}\n\n", "data: nonsense\n\n", "data: {\"choices\":[]"] {
             assert_eq!(follow(&[said("a"), odd.into()]).open_text(), None, "{odd}");
         }
+        let long = follow(&[said(&"a".repeat(TEXT_LIMIT)), said("a")]);
+        assert_eq!((long.open_text(), long.text.len()), (None, 0), "more is not remembered");
     }
 
     #[test]
