@@ -66,14 +66,14 @@ pub(super) fn watch(pieces: PieceStream, answered: Answered) -> PieceStream {
     if !can {
         return pieces;
     }
-    Box::pin(Rescued { answered, state: State::Passing { pieces, follower: Follower::default() } })
+    Box::pin(Rescued { answered, state: State::Passing { pieces, follower: Box::default() } })
 }
 
 enum State {
     /// The first stream goes on.
     Passing {
         pieces: PieceStream,
-        follower: Follower,
+        follower: Box<Follower>,
     },
     /// It broke, and somebody is asked for the rest.
     Asking(Box<Asking>),
@@ -84,7 +84,7 @@ enum State {
 
 struct Asking {
     cause: Failure,
-    follower: Follower,
+    follower: Box<Follower>,
     continuation: Arc<Continuation>,
     answer: Pending<AttemptReply, Failure>,
     patience: Pin<Box<Sleep>>,
@@ -104,7 +104,7 @@ struct Rescued {
 
 impl Answered {
     /// Starts the continuation, if there may be one.
-    fn ask(&mut self, cause: Failure, follower: Follower, now: Instant) -> Result<Asking, Failure> {
+    fn ask(&mut self, cause: Failure, follower: Box<Follower>, now: Instant) -> Result<Asking, Failure> {
         let Some(text) = follower.open_text().map(str::to_owned) else { return Err(cause) };
         let budget = self.budget.as_ref();
         if !self.rescue.may(now, &cause, || budget.is_some_and(|budget| budget.withdraw(now))) {
