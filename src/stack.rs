@@ -10,13 +10,13 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::room::Room;
-use crate::layer::state::{Breakers, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, HoldLayer, IdleLayer, Kin,
-    LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, HoldLayer,
+    IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
-use crate::transport::{EndpointSettings, Leaf};
+use crate::transport::{Dialler, EndpointSettings, Leaf};
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -25,16 +25,18 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        // A client key over its limits: refused before it costs anything, a place in a queue included.
+        .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.endpoints.breakers.clone(),
-            Arc::clone(&shared.kin)))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
+            shared.endpoints.breakers.clone(), Arc::clone(&shared.kin), shared.endpoints.health.clone()))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the cheaper of two.
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
+        // well, and that this call has not asked, the cheaper of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
@@ -69,6 +71,7 @@ struct Shared {
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     room: Room,
     kin: Arc<Vec<Kin>>,
+    rates: Rates,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -85,8 +88,12 @@ pub struct Stacks {
     pub slots: Slots,
     /// Memory for answers that are held until they are complete.
     pub room: Room,
+    /// The limits of client keys.
+    pub rates: Rates,
     /// One breaker per endpoint.
     pub breakers: Breakers,
+    /// What the endpoints' probes say.
+    pub health: Health,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -95,9 +102,11 @@ pub struct Stacks {
 ///
 /// # Errors
 /// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let tls = crate::transport::tls_config();
-    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
+pub fn build(settings: &Settings, dialler: &Dialler, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
+    let leaf = |(number, endpoint): (usize, &EndpointSettings)| {
+        Leaf::new(endpoint.clone(), dialler, Some((Arc::clone(sink), number)))
+    };
+    let leaves = settings.endpoints.iter().enumerate().map(leaf);
     Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
 }
 
@@ -129,18 +138,21 @@ where
             ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
             slots: slots.clone(),
             breakers: breakers.clone(),
+            health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
         },
         budgets: budgets.collect(),
         room: Room::new(settings.server.max_held),
         kin: Arc::new(
             settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
         ),
+        rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { endpoints, budgets, room, pools, .. } = shared;
-    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, room, pools }
+    let Shared { endpoints, budgets, rates, room, pools, .. } = shared;
+    let Endpoints { stacks: attempts, health, .. } = endpoints;
+    Stacks { calls, attempts, budgets, slots, breakers, rates, room, health, pools }
 }
 
 /// The breakers of all endpoints, who know which routes share which endpoint.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::policy::settings::{
     BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
 };
+use crate::transport::settings::Connections;
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
@@ -27,6 +28,8 @@ pub struct Policy {
     pub breaker: BreakerSettings,
     /// Sends in flight at an endpoint.
     pub concurrency: Concurrency,
+    /// How long connections and addresses are good for.
+    pub connections: Connections,
     /// Wait for a place.
     pub queue_wait: Duration,
     /// Streams.
@@ -43,6 +46,7 @@ impl Default for Policy {
             max_sends: MAX_SENDS,
             breaker: BreakerSettings::default(),
             concurrency: Concurrency::default(),
+            connections: Connections::default(),
             queue_wait: QUEUE_WAIT,
             streams: StreamSettings::default(),
             part: Part::default(),
@@ -83,6 +87,8 @@ impl Policy {
             _ => None,
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("connections.max_age", &mut merged.connections.max_age, |text| units::duration(text).ok());
+        over.clock("connections.dns_refresh", &mut merged.connections.dns_refresh);
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
         over.read("rescue", &mut merged.streams.rescue, |text| match text {
             "off" => Some(false),

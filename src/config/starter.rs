@@ -37,6 +37,7 @@ fn entry(out: &mut String, path: &str, name: &str, indent: usize, off: bool) {
     match keys::find(path) {
         Some(Found::Value(row)) => value(out, row, path, name, indent, off),
         Some(Found::Map) => {
+            let off = off || path == "endpoints[].probe";
             push(out, indent, off, &format!("{name}:"), section_why(path));
             for child in keys::children(path, false) {
                 entry(out, &keys::join(path, child), child, indent + 2, off);
@@ -65,6 +66,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
                 ("timeouts", false) => "timeouts: { connect: 1s }",
                 ("breaker", _) => "breaker: off",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
+                ("connections", _) => "connections: { max_age: 1m }",
                 ("queue", _) => "queue: { wait: 1s }",
                 ("stream", _) => "stream: hold",
                 ("rescue", _) => "rescue: continue",
@@ -97,6 +99,7 @@ fn section_why(path: &str) -> &'static str {
     match path {
         "server.keys" => "Clients that may call; without keys only this machine may, or everybody with `auth: none`.",
         "endpoints" => "Where calls may go: one base URL with one credential each.",
+        "endpoints[].probe" => "Asks for the endpoint's health in the background.",
         "defaults" => "Policy wherever an endpoint or a route does not say otherwise.",
         "defaults.breaker" => "Leaves an endpoint alone that keeps failing; `breaker: off` never does.",
         "routes" => "Which model goes where; the first route that matches wins.",

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 use super::race::{Finished, Race, Runner};
 use super::rescue::{self, Answered, Kin};
 use super::state::{Breakers, SharedBudget};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
     Payload, Reply, Surface, TrailEntry, Upload, Verdict,
@@ -34,6 +34,7 @@ pub struct RetryLayer {
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
     kin: Arc<Vec<Kin>>,
+    health: Health,
 }
 
 impl RetryLayer {
@@ -46,8 +47,9 @@ impl RetryLayer {
         budgets: Arc<Vec<SharedBudget>>,
         breakers: Breakers,
         kin: Arc<Vec<Kin>>,
+        health: Health,
     ) -> Self {
-        Self { number, route, names, budgets, breakers, kin }
+        Self { number, route, names, budgets, breakers, kin, health }
     }
 }
 
@@ -67,6 +69,7 @@ where
             budgets: Arc::clone(&self.budgets),
             breakers: self.breakers.clone(),
             kin: Arc::clone(&self.kin),
+            health: self.health.clone(),
         }
     }
 }
@@ -81,6 +84,7 @@ pub struct Retry {
     budgets: Arc<Vec<SharedBudget>>,
     breakers: Breakers,
     kin: Arc<Vec<Kin>>,
+    health: Health,
 }
 
 impl Service<CallRequest> for Retry {
@@ -143,7 +147,7 @@ impl Retry {
             retry: &self,
             call: Arc::new(call),
             upload,
-            plan: Plan::new(&self.route, terms),
+            plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),

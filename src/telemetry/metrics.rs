@@ -7,7 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::LoadMetrics;
+use super::{HealthMetrics, LoadMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -34,6 +34,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// What is learnt of the endpoints beside the calls.
+    pub health: HealthMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -77,12 +79,11 @@ impl Metrics {
             OVERHEAD,
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
-        let in_flight = IntGaugeVec::new(Opts::new("outrigger_calls_in_flight", "Calls now."), &["route"])?;
+        let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
         let budget = GaugeVec::new(
             Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
             &["route"],
         )?;
-        registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(budget.clone()))?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
@@ -93,6 +94,7 @@ impl Metrics {
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let health = HealthMetrics::new(&add, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -139,8 +141,19 @@ impl Metrics {
             }
         });
         let routes = per_route.collect();
-        let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load })
+        Ok(Self {
+            registry,
+            calls,
+            durations,
+            attempts,
+            interruptions,
+            tokens,
+            breakers,
+            routes,
+            endpoints: endpoints.to_vec(),
+            load,
+            health,
+        })
     }
 
     /// A call was accepted.

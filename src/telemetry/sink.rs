@@ -84,8 +84,15 @@ impl Sink for Telemetry {
             }
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
+            Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
+            Signal::Lookup { endpoint, trouble, turned, known } => {
+                self.metrics.health.lookup(endpoint, trouble.as_deref(), turned, known);
+            }
+            Signal::Probed { endpoint, trouble, up, turned } => {
+                self.metrics.health.probe(endpoint, trouble.as_deref(), up, turned);
+            }
         }
     }
 }

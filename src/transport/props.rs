@@ -3,30 +3,20 @@
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty};
-use rustls::ClientConfig;
-use secrecy::ExposeSecret;
+use http::Uri;
 use serde::Deserialize;
 
-use super::client::HttpClient;
-use super::settings::{Credential, EndpointSettings};
-use super::whole;
+use super::asker::Asker;
+use super::connect::Dialler;
+use super::settings::EndpointSettings;
 
 /// A server that takes longer has other things to do.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One endpoint that may be asked.
-pub struct Props {
-    client: HttpClient,
-    uri: Uri,
-    bearer: Option<HeaderValue>,
-}
+pub struct Props(Asker);
 
 #[derive(Deserialize)]
 struct Told {
@@ -35,37 +25,16 @@ struct Told {
 
 impl Props {
     /// `None` where the URL leads to no such path.
-    pub fn new(settings: &EndpointSettings, tls: Arc<ClientConfig>) -> Option<Self> {
-        let base = settings.url.strip_suffix("/v1").unwrap_or(&settings.url);
-        let bearer = match &settings.credential {
-            Credential::None => None,
-            Credential::Key(key) | Credential::File { key, .. } => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
-        let client = HttpClient::new(tls, base.starts_with("https:"), settings.timeouts.connect);
-        Some(Self { client, uri: format!("{base}/props").parse().ok()?, bearer })
+    pub fn new(settings: &EndpointSettings, dialler: &Dialler) -> Option<Self> {
+        let base: Uri = settings.url.strip_suffix("/v1").unwrap_or(&settings.url).parse().ok()?;
+        let path = format!("{}/props", base.path().trim_end_matches('/'));
+        Some(Self(Asker::new(settings, &path, dialler)?))
     }
 
     /// Its slots, if it tells.
     pub async fn slots(&self) -> Option<usize> {
-        tokio::time::timeout(PATIENCE, self.ask()).await.ok().flatten()
-    }
-
-    async fn ask(&self) -> Option<usize> {
-        let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-        let mut request = Request::new(body);
-        *request.uri_mut() = self.uri.clone();
-        if let Some(bearer) = &self.bearer {
-            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
-        }
-        let response = self.client.send(request).await.ok()?;
-        if !response.status().is_success() {
-            return None;
-        }
-        let (body, _) = whole::collect_some(response.into_body()).await;
-        serde_json::from_slice::<Told>(&body).ok().map(|told| told.total_slots)
+        let (status, body) = tokio::time::timeout(PATIENCE, self.0.ask()).await.ok()?.ok()?;
+        let told = status.is_success().then(|| serde_json::from_slice::<Told>(&body).ok());
+        told.flatten().map(|told| told.total_slots)
     }
 }

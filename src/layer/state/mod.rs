@@ -2,6 +2,8 @@
 //! await.
 
 mod breakers;
+mod memory;
+mod rate;
 mod slots;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +13,8 @@ use std::time::Instant;
 use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry};
+pub use memory::{Hold, Memory};
+pub use rate::{Rates, SharedRate};
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

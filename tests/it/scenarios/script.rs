@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger::call::Priority;
-use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, StreamMode, StreamSettings};
+use outrigger::policy::{
+    Backoff, BreakerSettings, Concurrency, Mode, RateLimits, RetrySettings, StreamMode, StreamSettings,
+};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -38,6 +40,9 @@ pub struct Scenario {
     /// The calls are made side by side, each after its own pause, instead of one after the other.
     #[serde(default)]
     pub together: bool,
+    /// Client keys that have limits a minute.
+    #[serde(default)]
+    pub limits: BTreeMap<String, Limits>,
     /// Sends per call.
     #[serde(default = "four")]
     pub max_sends: u32,
@@ -89,6 +94,20 @@ impl Scenario {
             backoff: Backoff { base: Duration::from_millis(250), max: Duration::from_secs(8) },
             respect_retry_after: true,
         }
+    }
+}
+
+/// The limits of a key.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub requests: Option<u64>,
+    pub tokens: Option<u64>,
+}
+
+impl From<Limits> for RateLimits {
+    fn from(Limits { requests, tokens }: Limits) -> Self {
+        Self { requests, tokens }
     }
 }
 
@@ -144,6 +163,8 @@ pub struct Line {
     pub gap: Duration,
     /// Keep-alives only, this many, `gap` apart, after the events.
     pub pings: u32,
+    /// Prompt and answer tokens, told in a whole answer or with the last event of a stream.
+    pub usage: Option<[u64; 2]>,
     /// `done`, `cut`, `stall`, or the class of whatever else ends it.
     pub then: Option<String>,
 }
@@ -170,6 +191,7 @@ pub struct CallSpec {
     #[serde(deserialize_with = "priority")]
     pub priority: Option<Priority>,
     pub key: Option<String>,
+    pub max_tokens: Option<u64>,
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
@@ -191,6 +213,7 @@ impl Default for CallSpec {
             client_retry: false,
             priority: None,
             key: None,
+            max_tokens: None,
             bytes: 100,
             prefix: None,
         }
@@ -207,6 +230,9 @@ pub struct Expect {
     pub sends: Option<u32>,
     pub trail: Option<Vec<String>>,
     pub events: Option<u32>,
+    /// When to come back.
+    #[serde(default, deserialize_with = "maybe")]
+    pub retry_after: Option<Duration>,
     #[serde(default, deserialize_with = "range")]
     pub took: Option<[Duration; 2]>,
     /// What the breakers of these endpoints are afterwards.
