@@ -32,8 +32,16 @@ class Relay:
     async def connection(self, near_reader, near_writer) -> None:
         far_reader, far_writer = await asyncio.open_connection(self.host, self.port)
         chats = asyncio.Event()
-        asking = asyncio.create_task(pump(near_reader, far_writer, seen=lambda data: b"/chat/completions" in data and chats.set()))
-        answering = asyncio.create_task(pump(far_reader, near_writer, left=lambda: self.cut_after if chats.is_set() else None))
+
+        def seen(data: bytes) -> None:
+            if b"/chat/completions" in data:
+                chats.set()
+
+        def bound() -> int | None:
+            return self.cut_after if chats.is_set() else None
+
+        asking = asyncio.create_task(pump(near_reader, far_writer, seen=seen))
+        answering = asyncio.create_task(pump(far_reader, near_writer, bound=bound))
         first, _ = await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
         if asking in first:
             self.left.append(time.monotonic())
@@ -50,15 +58,15 @@ class Relay:
         return next((left - moment for left in self.left if left >= moment), None)
 
 
-async def pump(reader, writer, seen=lambda data: None, left=lambda: None) -> bool:
-    """Passes bytes on to their end, or to the number that `left` names; whether that was reached."""
+async def pump(reader, writer, seen=lambda data: None, bound=lambda: None) -> bool:
+    """Passes bytes on to their end, or to the number that `bound` gives; whether that was reached."""
     passed = 0
     try:
         while data := await reader.read(65536):
             seen(data)
-            bound = left()
-            if bound is not None and passed + len(data) >= bound:
-                writer.write(data[: bound - passed])
+            most = bound()
+            if most is not None and passed + len(data) >= most:
+                writer.write(data[: most - passed])
                 await writer.drain()
                 return True
             passed += len(data)
