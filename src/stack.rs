@@ -10,10 +10,10 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::room::Room;
-use crate::layer::state::{Breakers, Rates, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Keys, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health, HoldLayer,
-    IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, Health,
+    HoldLayer, IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::{Dialler, EndpointSettings, Leaf};
@@ -29,6 +29,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
+        // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
+        .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
             shared.endpoints.breakers.clone(), Arc::clone(&shared.kin), shared.endpoints.health.clone()))
@@ -72,6 +74,7 @@ struct Shared {
     room: Room,
     kin: Arc<Vec<Kin>>,
     rates: Rates,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -146,6 +149,7 @@ where
             settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
         ),
         rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
+        keys: Keys::new(settings.server.idempotency),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();

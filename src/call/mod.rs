@@ -19,4 +19,4 @@ pub use reply::{AttemptReply, Payload, Reply, Usage};
 pub use request::{
     Attempt, AttemptKind, Call, CallRequest, Continuation, Fate, Milestone, Options, Place, Priority, Report, Surface,
 };
-pub use signal::{AttemptEnd, CallEnd, Outcome, Signal, Sink, Verdict};
+pub use signal::{AttemptEnd, CallEnd, Outcome, Repeated, Signal, Sink, Verdict};

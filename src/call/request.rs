@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::{Class, RequestBody, Upload, Usage, Verdict};
 
@@ -146,6 +146,8 @@ pub struct Call {
     pub traceparent: String,
     /// The configured name of the client key used, for logs.
     pub key_name: Option<Arc<str>>,
+    /// The client's `Idempotency-Key`, where one is honoured.
+    pub idempotency_key: Option<HeaderValue>,
 }
 
 impl Call {

@@ -217,6 +217,20 @@ pub static ROWS: &[Row] = &[
         "1M",
         "Tokens this key may use in a minute, prompts and answers together. Without it there is no limit.",
     ),
+    key(
+        "server.idempotency.ttl",
+        TOP,
+        Duration,
+        "10m",
+        "How long a finished answer is kept for calls with the same `Idempotency-Key`; `0s` leaves the header to the endpoints.",
+    ),
+    key(
+        "server.idempotency.max_memory",
+        TOP,
+        Size,
+        "64MiB",
+        "Memory for such answers; one may take a quarter of it, and the oldest make room.",
+    ),
     key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
     key(
         "drain.delay",

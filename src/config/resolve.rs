@@ -141,6 +141,10 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
     server.max_held = reading.global(root, "server.max_held", server.max_held, |text| units::size(text).ok());
+    let kept = &mut server.idempotency;
+    kept.ttl = reading.global(root, "server.idempotency.ttl", kept.ttl, |text| units::duration(text).ok());
+    kept.max_memory =
+        reading.global(root, "server.idempotency.max_memory", kept.max_memory, |text| units::size(text).ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);
     let drain = &mut settings.drain;
     drain.delay = reading.global(root, "drain.delay", drain.delay, |text| units::duration(text).ok());

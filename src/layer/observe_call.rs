@@ -68,6 +68,7 @@ where
             last_event: None,
             later: None,
             ended: false,
+            is_cached: false,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -106,6 +107,8 @@ struct Guard {
     last_event: Option<Instant>,
     later: Option<Arc<AtomicU32>>,
     ended: bool,
+    /// The answer is another call's: its times say nothing of an endpoint.
+    is_cached: bool,
     end: CallEnd,
 }
 
@@ -116,7 +119,8 @@ impl Guard {
         self.end.sends = reply.sends;
         self.later.clone_from(&reply.later);
         self.end.usage = reply.usage;
-        if reply.trail.is_empty() {
+        self.is_cached = reply.outcome == Outcome::Cached;
+        if reply.trail.is_empty() && !self.is_cached {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
             let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
@@ -124,7 +128,7 @@ impl Guard {
         let outcome = reply.outcome;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
-                self.end.first = Some(now.saturating_duration_since(self.started));
+                self.end.first = (!self.is_cached).then(|| now.saturating_duration_since(self.started));
                 self.done(reply.status, outcome, None);
                 Payload::Whole(bytes)
             }
@@ -161,7 +165,7 @@ impl Guard {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
         }
-        if piece.events == 0 {
+        if piece.events == 0 || self.is_cached {
             return;
         }
         let now = clock::now();

@@ -7,6 +7,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod glob;
+pub mod idempotency;
 pub mod latency;
 pub mod limiter;
 pub mod patience;
@@ -20,12 +21,13 @@ pub mod settings;
 pub use addresses::Addresses;
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
+pub use idempotency::{Conflict, Idempotency, Ticket, Verdict as KeyVerdict};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use probe::ProbeSettings;
 pub use rate::{Rate, RateLimits};
 pub use rescue::Rescue;
 pub use settings::{
-    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread,
-    StreamMode, StreamSettings, Target, Timeouts,
+    Backoff, BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings,
+    RouteSettings, Spread, StreamMode, StreamSettings, Target, Timeouts,
 };

@@ -8,7 +8,7 @@ use prometheus::{
 };
 
 use super::{HealthMetrics, LoadMetrics};
-use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
+use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
 const NO_ROUTE: &str = "none";
@@ -29,6 +29,7 @@ pub struct Metrics {
     attempts: IntCounterVec,
     interruptions: IntCounterVec,
     tokens: IntCounterVec,
+    repeated: IntCounterVec,
     breakers: Breakers,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
@@ -92,13 +93,11 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let repeated = repeats(&add, routes)?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let health = HealthMetrics::new(&add, endpoints)?;
-        let reload_ok =
-            IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
-        registry.register(Box::new(reload_ok.clone()))?;
-        reload_ok.set(1);
+        add.one("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         add.info("outrigger_config_info", "The config that runs, by hash.", "hash", config_hash)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
 
@@ -117,7 +116,7 @@ impl Metrics {
         }
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
-            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback] {
+            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Cached] {
                 calls.with_label_values(&[name.as_str(), outcome.as_str(), NO_CLASS]);
             }
             calls.with_label_values(&[name.as_str(), Outcome::Cancelled.as_str(), Class::ClientDisconnect.as_str()]);
@@ -148,6 +147,7 @@ impl Metrics {
             attempts,
             interruptions,
             tokens,
+            repeated,
             breakers,
             routes,
             endpoints: endpoints.to_vec(),
@@ -221,6 +221,13 @@ impl Metrics {
         }
     }
 
+    /// A call came with a key that was known already.
+    pub fn repeated(&self, route: usize, result: Repeated) {
+        if let Some(route) = self.routes.get(route) {
+            self.repeated.with_label_values(&[route.name.as_str(), result.as_str()]).inc();
+        }
+    }
+
     /// What is left of a retry budget.
     pub fn budget(&self, route: usize, left: f64) {
         if let Some(route) = self.routes.get(route) {
@@ -287,10 +294,28 @@ impl Breakers {
     }
 }
 
+/// What became of calls whose key was known, every series of it present at zero.
+fn repeats(add: &Adder<'_>, routes: &[String]) -> prometheus::Result<IntCounterVec> {
+    let told = "Calls whose Idempotency-Key was known already.";
+    let repeated = add.counters("outrigger_idempotency_total", told, &["route", "result"])?;
+    for route in routes {
+        for result in Repeated::ALL {
+            repeated.with_label_values(&[route.as_str(), result.as_str()]);
+        }
+    }
+    Ok(repeated)
+}
+
 /// Creates and registers in one step.
 pub(super) struct Adder<'a>(&'a Registry);
 
 impl Adder<'_> {
+    fn one(&self, name: &str, help: &str) -> prometheus::Result<()> {
+        let metric = IntGauge::new(name, help)?;
+        metric.set(1);
+        self.0.register(Box::new(metric))
+    }
+
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;

@@ -86,6 +86,7 @@ impl Sink for Telemetry {
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
             Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
+            Signal::Repeated { route, result } => self.metrics.repeated(route, result),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
             Signal::Lookup { endpoint, trouble, turned, known } => {
                 self.metrics.health.lookup(endpoint, trouble.as_deref(), turned, known);

@@ -2,8 +2,10 @@
 //! await.
 
 mod breakers;
+mod dedupe;
 mod memory;
 mod rate;
+mod shared;
 mod slots;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +15,10 @@ use std::time::Instant;
 use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry};
+pub use dedupe::{Execution, Keyed, Keys};
 pub use memory::{Hold, Memory};
 pub use rate::{Rates, SharedRate};
+pub use shared::{Begun, Head, Reader};
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

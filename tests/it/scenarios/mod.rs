@@ -150,6 +150,7 @@ fn call(spec: &CallSpec) -> Call {
         client_retry: spec.client_retry,
         traceparent: String::new(),
         key_name: spec.key.as_deref().map(Arc::from),
+        idempotency_key: spec.idempotency_key.as_deref().map(|key| key.parse().unwrap()),
     }
 }
 
@@ -325,6 +326,17 @@ fn invariants(
     }
     if slots.waiting_of(0) != 0 {
         problems.push(format!("{} sends still wait", slots.waiting_of(0)));
+    }
+    let mut repeated: BTreeMap<String, u32> = BTreeMap::new();
+    for signal in signals.iter() {
+        if let Signal::Repeated { result, .. } = signal {
+            *repeated.entry(result.as_str().into()).or_default() += 1;
+        }
+    }
+    if let Some(expected) = &scenario.repeated
+        && *expected != repeated
+    {
+        problems.push(format!("repeated: expected {expected:?}, saw {repeated:?}"));
     }
     let mut shed: BTreeMap<String, u32> = BTreeMap::new();
     for signal in signals.iter() {

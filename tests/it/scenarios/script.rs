@@ -60,6 +60,8 @@ pub struct Scenario {
     pub expect: Vec<Expect>,
     /// What must have been counted of sends, as `endpoint verdict: count`.
     pub attempts: Option<BTreeMap<String, u32>>,
+    /// What must have become of calls whose key was known, as `result: count`.
+    pub repeated: Option<BTreeMap<String, u32>>,
     /// What must have been refused a place, as `reason priority: count`.
     pub shed: Option<BTreeMap<String, u32>>,
 }
@@ -192,6 +194,7 @@ pub struct CallSpec {
     pub priority: Option<Priority>,
     pub key: Option<String>,
     pub max_tokens: Option<u64>,
+    pub idempotency_key: Option<String>,
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
@@ -214,6 +217,7 @@ impl Default for CallSpec {
             priority: None,
             key: None,
             max_tokens: None,
+            idempotency_key: None,
             bytes: 100,
             prefix: None,
         }
@@ -223,7 +227,7 @@ impl Default for CallSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, `left` when the client goes first, `any`.
+    /// `ok`, `retried`, `hedged`, `fallback`, `cached`, `failed`, `left` when the client goes first, `any`.
     pub outcome: String,
     pub class: Option<String>,
     pub endpoint: Option<String>,

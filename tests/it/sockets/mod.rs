@@ -15,6 +15,7 @@ mod faults;
 mod first;
 mod hold;
 mod hostile;
+mod idempotency;
 mod load;
 mod models;
 mod passthrough;
