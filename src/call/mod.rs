@@ -16,5 +16,7 @@ pub use breaker::{BreakerChange, BreakerReason, BreakerState};
 pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};
-pub use request::{Attempt, AttemptKind, Call, CallRequest, Fate, Milestone, Options, Place, Priority, Surface};
+pub use request::{
+    Attempt, AttemptKind, Call, CallRequest, Continuation, Fate, Milestone, Options, Place, Priority, Report, Surface,
+};
 pub use signal::{AttemptEnd, CallEnd, Outcome, Repeated, Signal, Sink, Verdict};

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,7 @@ where
             sent: None,
             started: call.started,
             last_event: None,
+            later: None,
             ended: false,
             is_cached: false,
             end: CallEnd {
@@ -111,6 +113,7 @@ struct Guard {
     sent: Option<u16>,
     started: Instant,
     last_event: Option<Instant>,
+    later: Option<Arc<AtomicU32>>,
     ended: bool,
     /// The answer is another call's: its times say nothing of an endpoint.
     is_cached: bool,
@@ -122,6 +125,7 @@ impl Guard {
         let now = clock::now();
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
+        self.later.clone_from(&reply.later);
         self.end.usage = reply.usage;
         self.is_cached = reply.outcome == Outcome::Cached;
         if reply.trail.is_empty() && !self.is_cached {
@@ -193,6 +197,12 @@ impl Drop for Guard {
         } else if self.live.is_ended() {
             // It was not the client who left.
             self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
+        }
+        let later = self.later.as_ref().map_or(0, |sends| sends.load(Ordering::Relaxed));
+        self.end.sends += later;
+        if later > 0 && self.end.outcome == Outcome::Ok {
+            // It was good in the end, but not by its first send alone.
+            self.end.outcome = Outcome::Retried;
         }
         self.end.took = clock::now().saturating_duration_since(self.started);
         self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));

@@ -23,6 +23,7 @@ mod network;
 mod play;
 mod reply;
 mod responses;
+mod resume;
 pub mod scenario;
 mod schema;
 mod script;
