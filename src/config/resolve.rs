@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::files::Source;
 use super::origin::{Origin, Origins};
 use super::policy::{Policy, at};
 use super::report::{Code, Problem};
@@ -43,6 +44,13 @@ impl Reading<'_> {
     /// A path of the file, relative to the file.
     pub fn path(&self, text: &str) -> PathBuf {
         self.dir.join(text)
+    }
+
+    /// Reads a file that the config names.
+    pub fn file(&mut self, path: &Path) -> std::io::Result<String> {
+        let (source, text) = Source::read(path);
+        self.origins.files.push(source);
+        text
     }
 
     /// Reads one global key; what cannot be read keeps the default.

@@ -35,12 +35,14 @@ pub struct DedupeLayer {
     keys: Keys,
     sink: Arc<dyn Sink>,
     route: usize,
+    /// What the route is called, whatever its number.
+    name: Arc<str>,
 }
 
 impl DedupeLayer {
-    /// `keys` are those of the whole process.
-    pub fn new(keys: Keys, sink: Arc<dyn Sink>, route: usize) -> Self {
-        Self { keys, sink, route }
+    /// `keys` are those of the whole process; `route` is the route's number, `name` its name.
+    pub fn new(keys: Keys, sink: Arc<dyn Sink>, route: usize, name: &str) -> Self {
+        Self { keys, sink, route, name: Arc::from(name) }
     }
 }
 
@@ -78,7 +80,7 @@ where
         let (Some(key), RequestBody::Whole(body)) = (&request.call.idempotency_key, &request.call.body) else {
             return self.inner.call(request);
         };
-        let key = scoped(key.as_bytes(), self.shared.route, &request.call);
+        let key = scoped(key.as_bytes(), &self.shared.name, &request.call);
         let print = hash([request.call.path.as_bytes(), body]);
         let (shared, inner) = (self.shared.clone(), self.inner.clone());
         Box::pin(async move { shared.answer(key, print, request, inner).await })
@@ -243,13 +245,13 @@ impl Stream for Pieces {
 }
 
 /// A key is one caller's, on one route and surface. Where no client key tells callers apart, what they show does.
-fn scoped(key: &[u8], route: usize, call: &Call) -> Hash {
+fn scoped(key: &[u8], route: &str, call: &Call) -> Hash {
     let shown = |name: &str| call.headers.get(name).map_or(&[][..], |value| value.as_bytes());
     let caller = match &call.key_name {
         Some(name) => [b"name", name.as_bytes(), b"", b""],
         None => [b"shown", shown(AUTHORIZATION.as_str()), shown("x-api-key"), shown("api-key")],
     };
-    let place = [&(route as u64).to_le_bytes()[..], call.surface.as_str().as_bytes()];
+    let place = [route.as_bytes(), call.surface.as_str().as_bytes()];
     hash(caller.into_iter().chain(place).chain([key]))
 }
 

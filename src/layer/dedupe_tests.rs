@@ -108,7 +108,7 @@ fn pieces(run: usize, breaks: bool, running: Running, pulled: Arc<AtomicUsize>) 
 fn service(ttl: Duration) -> (Keys, Inner, Dedupe<Inner>) {
     let keys = Keys::new(IdempotencySettings { ttl, max_memory: 1 << 20 });
     let inner = Inner::default();
-    (keys.clone(), inner.clone(), DedupeLayer::new(keys, Arc::new(Nobody), 0).layer(inner))
+    (keys.clone(), inner.clone(), DedupeLayer::new(keys, Arc::new(Nobody), 0, "chat").layer(inner))
 }
 
 fn call(path: &str, key: Option<u64>) -> CallRequest {

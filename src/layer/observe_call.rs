@@ -10,6 +10,7 @@ use futures_core::Stream;
 use tower::{Layer, Service};
 
 use super::Pending;
+use super::state::Live;
 use crate::call::{
     CallEnd, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
 };
@@ -20,12 +21,13 @@ use crate::clock;
 pub struct ObserveCallLayer {
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
 }
 
 impl ObserveCallLayer {
-    /// Signals of this route go to `sink`.
-    pub fn new(sink: Arc<dyn Sink>, route: usize) -> Self {
-        Self { sink, route }
+    /// Signals of this route go to `sink`; `live` knows when a shutdown ends what is left.
+    pub fn new(sink: Arc<dyn Sink>, route: usize, live: Live) -> Self {
+        Self { sink, route, live }
     }
 }
 
@@ -33,7 +35,7 @@ impl<S> Layer<S> for ObserveCallLayer {
     type Service = ObserveCall<S>;
 
     fn layer(&self, inner: S) -> ObserveCall<S> {
-        ObserveCall { inner, sink: Arc::clone(&self.sink), route: self.route }
+        ObserveCall { inner, sink: Arc::clone(&self.sink), route: self.route, live: self.live.clone() }
     }
 }
 
@@ -43,6 +45,7 @@ pub struct ObserveCall<S> {
     inner: S,
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
 }
 
 impl<S> Service<CallRequest> for ObserveCall<S>
@@ -64,6 +67,8 @@ where
         let mut guard = Guard {
             sink: Arc::clone(&self.sink),
             route: self.route,
+            live: self.live.clone(),
+            sent: None,
             started: call.started,
             last_event: None,
             later: None,
@@ -103,6 +108,9 @@ where
 struct Guard {
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
+    /// The status that went out before the body.
+    sent: Option<u16>,
     started: Instant,
     last_event: Option<Instant>,
     later: Option<Arc<AtomicU32>>,
@@ -125,6 +133,7 @@ impl Guard {
             let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
         }
+        self.sent = Some(reply.status);
         let outcome = reply.outcome;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
@@ -185,6 +194,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
+        } else if self.live.is_ended() {
+            // It was not the client who left.
+            self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
         }
         let later = self.later.as_ref().map_or(0, |sends| sends.load(Ordering::Relaxed));
         self.end.sends += later;

@@ -50,7 +50,7 @@ pub(super) struct Answered {
     pub kin: Arc<Vec<Kin>>,
     /// The kind of server that answered, as far as the answer tells.
     pub dialect: Dialect,
-    pub budget: Option<SharedBudget>,
+    pub budget: Option<Arc<SharedBudget>>,
     pub fate: Arc<Fate>,
     pub rescue: Rescue,
     pub first_token: Duration,

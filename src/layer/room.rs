@@ -11,14 +11,19 @@ pub struct Room(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    most: usize,
+    most: AtomicUsize,
     used: AtomicUsize,
 }
 
 impl Room {
     /// Room for so many bytes.
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Inner { most, used: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner { most: AtomicUsize::new(most), used: AtomicUsize::new(0) }))
+    }
+
+    /// Another ceiling from now on; what is held beyond it stays until it is given back.
+    pub fn set(&self, most: usize) {
+        self.0.most.store(most, Ordering::Relaxed);
     }
 
     /// Bytes held now.
@@ -28,7 +33,7 @@ impl Room {
 
     /// Whether nothing more fits.
     pub fn is_full(&self) -> bool {
-        self.used() >= self.0.most
+        self.used() >= self.0.most.load(Ordering::Relaxed)
     }
 
     /// A share of it, empty yet.
@@ -48,7 +53,8 @@ impl Stock {
     /// Takes so many bytes more; `false`, and nothing taken, where they do not fit.
     pub fn take(&mut self, bytes: usize) -> bool {
         let Inner { most, used } = &*self.room.0;
-        let fits = |now: usize| now.checked_add(bytes).filter(|sum| sum <= most);
+        let most = most.load(Ordering::Relaxed);
+        let fits = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= most);
         let taken = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
         self.bytes += if taken { bytes } else { 0 };
         taken
@@ -83,6 +89,8 @@ mod tests {
         assert!(two.take(10) && !two.take(usize::MAX));
         two.give(1000);
         assert_eq!(room.used(), 50, "no more comes back than was taken");
+        room.set(20);
+        assert!(room.is_full() && !two.take(1), "what is held beyond a lower ceiling stays");
         drop((one, two));
         assert_eq!(room.used(), 0);
     }

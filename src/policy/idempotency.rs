@@ -96,6 +96,11 @@ impl<T: Clone> Idempotency<T> {
         Self { settings, entries, done, held: 0, next: 0, dropped: Vec::new() }
     }
 
+    /// Other settings for what comes from now on.
+    pub fn set(&mut self, settings: IdempotencySettings) {
+        self.settings = settings;
+    }
+
     /// A call came with `key` for `request`. `kept` makes what is to be kept of it, if it executes.
     pub fn ask(&mut self, key: Hash, request: Hash, now: Instant, kept: impl FnOnce() -> T) -> Verdict<T> {
         self.expire(now);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use tower::ServiceExt;
 
 use super::{Gateway, auth, models, options, request, respond};
@@ -18,6 +19,17 @@ use crate::{call::Call, clock};
 
 /// Any request on the data port.
 pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> Response {
+    let stop = gateway.stop.clone();
+    let keeps_alive = request.version() <= Version::HTTP_11;
+    let mut response = answer(gateway, request).await;
+    if keeps_alive && stop.is_draining() {
+        // Whoever asks next is to connect to somebody who stays.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(gateway: Arc<Gateway>, request: Request<Body>) -> Response {
     let started = clock::now();
     let live = gateway.live.enter();
     let (parts, body) = request.into_parts();

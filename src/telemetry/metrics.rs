@@ -3,11 +3,11 @@
 
 use prometheus::core::{AtomicU64, GenericCounter};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use super::{HealthMetrics, LoadMetrics};
+use super::families::Adder;
+use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -21,7 +21,7 @@ const GAPS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 const OVERHEAD: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5];
 const SENDS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0];
 
-/// All metrics of the process.
+/// All metrics of the process, with handles for the names of one generation of settings.
 pub struct Metrics {
     registry: Registry,
     calls: IntCounterVec,
@@ -35,6 +35,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// The config that runs.
+    pub config: ConfigMetrics,
     /// What is learnt of the endpoints beside the calls.
     pub health: HealthMetrics,
 }
@@ -52,13 +54,19 @@ struct RouteMetrics {
 }
 
 impl Metrics {
-    /// Metrics for these routes and endpoints, every series of them present at zero.
+    /// Metrics for these routes and endpoints, every series of them present, at zero unless it was there before.
+    /// `loaded` is the hash of the config they come from, and when it was loaded in Unix time.
     ///
     /// # Errors
-    /// A name is registered twice: a fault in this file.
-    pub fn new(routes: &[String], endpoints: &[String], config_hash: &str) -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let add = Adder(&registry);
+    /// A name is registered as two things: a fault in this file.
+    pub fn new(
+        families: &mut Families,
+        routes: &[String],
+        endpoints: &[String],
+        loaded: (&str, f64),
+    ) -> prometheus::Result<Self> {
+        let registry = families.registry().clone();
+        let add = Adder::new(families);
         let calls = add.counters("outrigger_calls_total", "Calls ended.", &["route", "outcome", "class"])?;
         let durations = add.histograms(
             "outrigger_call_duration_seconds",
@@ -81,11 +89,8 @@ impl Metrics {
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
         let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
-        let budget = GaugeVec::new(
-            Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
-            &["route"],
-        )?;
-        registry.register(Box::new(budget.clone()))?;
+        let budget =
+            add.ratios("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left.", &["route"])?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
             "outrigger_stream_interruptions_total",
@@ -96,9 +101,8 @@ impl Metrics {
         let repeated = repeats(&add, routes)?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let config = ConfigMetrics::new(&add, loaded.0, loaded.1)?;
         let health = HealthMetrics::new(&add, endpoints)?;
-        add.one("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
-        add.info("outrigger_config_info", "The config that runs, by hash.", "hash", config_hash)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
 
         for route in routes.iter().map(String::as_str).chain([NO_ROUTE]) {
@@ -106,14 +110,7 @@ impl Metrics {
                 calls.with_label_values(&[route, Outcome::Failed.as_str(), class.as_str()]);
             }
         }
-        for endpoint in endpoints {
-            for kind in AttemptKind::ALL {
-                attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
-            }
-            for phase in ["before_first", "mid"] {
-                interruptions.with_label_values(&[endpoint.as_str(), phase]);
-            }
-        }
+        sends_at_zero(endpoints, &attempts, &interruptions);
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
             for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Cached] {
@@ -152,6 +149,7 @@ impl Metrics {
             routes,
             endpoints: endpoints.to_vec(),
             load,
+            config,
             health,
         })
     }
@@ -210,8 +208,24 @@ impl Metrics {
     /// A breaker went from one state to another.
     pub fn breaker(&self, change: &BreakerChange) {
         let Some(endpoint) = self.endpoints.get(change.endpoint).map(String::as_str) else { return };
-        let route = change.route.and_then(|route| self.routes.get(route)).map(|route| route.name.as_str());
-        self.breakers.changed(endpoint, route, change);
+        self.breakers.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
+    }
+
+    /// What a breaker is at this moment; with a route, the route's own circuit.
+    pub fn breaker_is(&self, endpoint: usize, route: Option<usize>, is: BreakerState) {
+        let Some(endpoint) = self.endpoints.get(endpoint).map(String::as_str) else { return };
+        match (route, self.route(route)) {
+            (None, _) => {
+                for one in BreakerState::ALL {
+                    self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
+                }
+            }
+            (Some(_), Some(route)) => {
+                let open = i64::from(is != BreakerState::Closed);
+                self.breakers.routes.with_label_values(&[endpoint, route.name.as_str()]).set(open);
+            }
+            (Some(_), None) => {}
+        }
     }
 
     /// The gap between two model events.
@@ -259,13 +273,13 @@ struct Breakers {
 
 impl Breakers {
     fn new(add: &Adder<'_>, endpoints: &[String]) -> prometheus::Result<Self> {
-        let state = add.gauges("outrigger_breaker_state", "1 for what the breaker is.", &["endpoint", "state"])?;
+        let state = add.readings("outrigger_breaker_state", "1 for what the breaker is.", &["endpoint", "state"])?;
         let transitions = add.counters(
             "outrigger_breaker_transitions_total",
             "Changes of state of an endpoint's breaker, circuits of single routes included.",
             &["endpoint", "to", "reason"],
         )?;
-        let routes = add.gauges(
+        let routes = add.readings(
             "outrigger_breaker_route_open",
             "1 while a route's own circuit holds back its sends to an endpoint that several routes share.",
             &["endpoint", "route"],
@@ -281,15 +295,16 @@ impl Breakers {
         }
         Ok(Self { state, transitions, routes })
     }
+}
 
-    fn changed(&self, endpoint: &str, route: Option<&str>, change: &BreakerChange) {
-        self.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
-        if let Some(route) = route {
-            let open = i64::from(change.to != BreakerState::Closed);
-            return self.routes.with_label_values(&[endpoint, route]).set(open);
+/// The series of sends that exist from the start.
+fn sends_at_zero(endpoints: &[String], attempts: &IntCounterVec, interruptions: &IntCounterVec) {
+    for endpoint in endpoints {
+        for kind in AttemptKind::ALL {
+            attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
         }
-        for one in BreakerState::ALL {
-            self.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == change.to));
+        for phase in ["before_first", "mid"] {
+            interruptions.with_label_values(&[endpoint.as_str(), phase]);
         }
     }
 }
@@ -304,45 +319,4 @@ fn repeats(add: &Adder<'_>, routes: &[String]) -> prometheus::Result<IntCounterV
         }
     }
     Ok(repeated)
-}
-
-/// Creates and registers in one step.
-pub(super) struct Adder<'a>(&'a Registry);
-
-impl Adder<'_> {
-    fn one(&self, name: &str, help: &str) -> prometheus::Result<()> {
-        let metric = IntGauge::new(name, help)?;
-        metric.set(1);
-        self.0.register(Box::new(metric))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn info(&self, name: &str, help: &str, label: &str, value: &str) -> prometheus::Result<()> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-        metric.with_label_values(&[value]).set(1);
-        self.0.register(Box::new(metric))
-    }
 }

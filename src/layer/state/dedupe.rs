@@ -48,6 +48,11 @@ impl Keys {
         Self(Arc::new(Mutex::new(Table { policy: Idempotency::new(settings), swept: false })))
     }
 
+    /// Other settings from now on. What is kept already stays as long as it was to.
+    pub fn set(&self, settings: IdempotencySettings) {
+        self.change(|table| table.policy.set(settings));
+    }
+
     /// A call came with `key`, a hash over its scope as well, for `request`, a hash too.
     pub fn ask(&self, key: Hash, request: Hash, now: Instant) -> Keyed {
         let wait = |shared: &Shared| Keyed::Wait(shared.gone.subscribe());

@@ -104,19 +104,18 @@ fn settings(scenario: &Scenario) -> Settings {
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
         state_dir: None,
         endpoints: names.iter().map(endpoint).collect(),
-        routes: vec![
-            RouteSettings {
-                name: "chat".into(),
+        routes: (0..scenario.routes)
+            .map(|number| RouteSettings {
+                name: if number == 0 { "chat".into() } else { format!("chat-{number}") },
                 model: "*".into(),
-                targets: targets.collect(),
+                targets: targets.clone().collect(),
                 timeouts,
                 retry: scenario.retry(),
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
                 streams: scenario.streams(),
-            };
-            scenario.routes
-        ],
+            })
+            .collect(),
     }
 }
 
@@ -172,7 +171,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let recorder = Arc::new(Recorder::default());
     let sink: Arc<dyn Sink> = Arc::clone(&recorder) as Arc<dyn Sink>;
     let scripted = Scripted::all(&scenario.script);
-    let stacks = stack::build_over(&settings, scripted.clone(), &sink);
+    let stacks = stack::build(&settings, scripted.clone(), &mut stack::Carried::default(), &sink);
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {

@@ -20,5 +20,6 @@ mod load;
 mod models;
 mod passthrough;
 mod probes;
+mod reload;
 mod rescue;
 mod tools;
