@@ -11,12 +11,13 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
+use crate::layer::room::Room;
 use crate::layer::state::{Breakers, Keys, Live, Rates, SharedBudget, Slots};
 use crate::layer::{
     AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, Health,
-    IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    HoldLayer, IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
-use crate::policy::RouteSettings;
+use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::EndpointSettings;
 pub use carried::Carried;
 
@@ -35,7 +36,11 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number, &route.name))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
-            shared.endpoints.breakers.clone(), shared.endpoints.health.clone(), Arc::clone(&shared.sink)))
+            shared.endpoints.breakers.clone(), Arc::clone(&shared.kin), shared.endpoints.health.clone(),
+            Arc::clone(&shared.sink)))
+        // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
+        // then is a failure that the loop goes on from.
+        .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
         // well, and that this call has not asked, the cheaper of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
@@ -71,6 +76,8 @@ struct Shared {
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
+    room: Room,
+    kin: Arc<Vec<Kin>>,
     rates: Rates,
     keys: Keys,
     /// Per route, the pool of each target.
@@ -87,6 +94,8 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// Memory for answers that are held until they are complete.
+    pub room: Room,
     /// The limits of client keys.
     pub rates: Rates,
     /// One breaker per endpoint.
@@ -127,15 +136,19 @@ where
             health: carried.health(settings),
         },
         budgets,
+        room: carried.room(settings),
+        kin: Arc::new(
+            settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
+        ),
         rates: carried.rates(settings, now),
         keys: carried.keys(settings),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { endpoints, budgets, rates, pools, .. } = shared;
+    let Shared { endpoints, budgets, rates, room, pools, .. } = shared;
     let Endpoints { stacks: attempts, health, .. } = endpoints;
-    Stacks { calls, attempts, budgets, slots, breakers, rates, health, pools }
+    Stacks { calls, attempts, budgets, slots, breakers, rates, room, health, pools }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -78,6 +78,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,
             queue_wait: outrigger::policy::QUEUE_WAIT,
+            streams: Default::default(),
         }],
     }
 }

@@ -1,6 +1,7 @@
 //! The answer side: what a send brought back, and what the call gives to its client.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -59,6 +60,8 @@ pub struct Reply {
     pub sends: u32,
     /// How the answer came about.
     pub outcome: Outcome,
+    /// Sends made after commit, counted as they go out; `None` where there will be none.
+    pub later: Option<Arc<AtomicU32>>,
     /// Failed sends, in order.
     pub trail: Vec<TrailEntry>,
     /// How long the winning send waited for a place at its endpoint.

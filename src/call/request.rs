@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{Class, RequestBody, Upload, Verdict};
+use super::{Class, RequestBody, Upload, Usage, Verdict};
 
 /// Which API surface a call came in on. Each has its own shape of answers, streams and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,12 +178,14 @@ pub enum AttemptKind {
     Hedge,
     /// The next target of the route.
     Fallback,
+    /// The rest of an answer that broke off after its first byte was out.
+    Continuation,
 }
 
 impl AttemptKind {
     /// Every kind, for metrics.
-    pub const ALL: [AttemptKind; 4] =
-        [AttemptKind::First, AttemptKind::Retry, AttemptKind::Hedge, AttemptKind::Fallback];
+    pub const ALL: [AttemptKind; 5] =
+        [AttemptKind::First, AttemptKind::Retry, AttemptKind::Hedge, AttemptKind::Fallback, AttemptKind::Continuation];
 
     /// The public name, as in the metric label `kind`.
     pub const fn as_str(self) -> &'static str {
@@ -192,6 +194,7 @@ impl AttemptKind {
             AttemptKind::Retry => "retry",
             AttemptKind::Hedge => "hedge",
             AttemptKind::Fallback => "fallback",
+            AttemptKind::Continuation => "continuation",
         }
     }
 }
@@ -204,6 +207,8 @@ pub enum Milestone {
     Dispatched(usize),
     /// The response head arrived.
     Head,
+    /// The first model event of an answer that is held back is in hand: the send is silent no longer.
+    First,
 }
 
 /// What a send counts as when it is dropped before its end; the loop writes it before it drops.
@@ -270,6 +275,35 @@ pub struct CallRequest {
 /// A place at an endpoint, given back when it is dropped.
 pub type Place = Box<dyn Send + Sync>;
 
+/// An answer to go on with.
+#[derive(Debug)]
+pub struct Continuation {
+    /// What was said so far, all of it text.
+    pub text: String,
+    before: OnceLock<Usage>,
+}
+
+impl Continuation {
+    /// Goes on from this text.
+    pub fn new(text: String) -> Self {
+        Self { text, before: OnceLock::new() }
+    }
+
+    /// The endpoint has shown that it goes on from exactly this text, and counted prompt and text in its tokens.
+    pub fn shown(&self, before: Usage) {
+        // It is shown once; the first count stands.
+        let _ = self.before.set(before);
+    }
+
+    /// Tokens it took to come this far, once they are known.
+    pub fn before(&self) -> Option<Usage> {
+        self.before.get().copied()
+    }
+}
+
+/// Whom a send tells of its milestones.
+pub type Report = Arc<dyn Fn(Milestone) + Send + Sync>;
+
 /// One send upstream on behalf of a call.
 pub struct Attempt {
     /// The call it is for.
@@ -292,8 +326,10 @@ pub struct Attempt {
     pub place: Option<Place>,
     /// The streamed body, for the one send that may carry it.
     pub upload: Option<Upload>,
+    /// What it goes on from, where it goes on with an answer.
+    pub continuation: Option<Arc<Continuation>>,
     /// Told of milestones as they happen.
-    pub report: Box<dyn Fn(Milestone) + Send + Sync>,
+    pub report: Report,
     /// What it counts as if it is dropped.
     pub fate: Arc<Fate>,
 }

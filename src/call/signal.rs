@@ -54,7 +54,7 @@ impl Outcome {
         match kind {
             _ if target > 0 => Outcome::Fallback,
             AttemptKind::First => Outcome::Ok,
-            AttemptKind::Retry => Outcome::Retried,
+            AttemptKind::Retry | AttemptKind::Continuation => Outcome::Retried,
             AttemptKind::Hedge => Outcome::Hedged,
             AttemptKind::Fallback => Outcome::Fallback,
         }

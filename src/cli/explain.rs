@@ -143,6 +143,8 @@ fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
         row("retry.respect_retry_after", retry.respect_retry_after.to_string()),
         row("max_sends", route.max_sends.to_string()),
         row("queue.wait", show_duration(route.queue_wait)),
+        row("stream", route.streams.mode.as_str().to_owned()),
+        row("rescue", if route.streams.rescue { "continue" } else { "off" }.to_owned()),
     ]
 }
 

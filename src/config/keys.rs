@@ -190,6 +190,13 @@ pub static ROWS: &[Row] = &[
     )
     .restart(),
     key(
+        "server.max_held",
+        TOP,
+        Size,
+        "512MiB",
+        "Memory for answers that `stream: hold` keeps, all calls together; what does not fit is refused with `queue_full`.",
+    ),
+    key(
         "server.auth",
         TOP,
         Choice(&["auto", "none"]),
@@ -365,8 +372,20 @@ pub static ROWS: &[Row] = &[
         "5s",
         "How long a send waits for a free place at its target, before the next target is asked; `0s` never waits.",
     ),
-    later("stream", DR, "Whether answers pass live or are held until judged."),
-    later("rescue", DR, "Goes on after a cut in the middle of an answer."),
+    key(
+        "stream",
+        DR,
+        Choice(&["auto", "hold", "live"]),
+        "auto",
+        "`hold` keeps a stream until it is complete, so that a cut or stall can be rescued; `live` passes it as it comes. `auto` is `live`, until answers are judged.",
+    ),
+    key(
+        "rescue",
+        DR,
+        Choice(&["off", "continue"]),
+        "off",
+        "`continue` goes on with a chat stream that broke half way, where the server can show that the rest fits: vLLM and llama.cpp, plain text only.",
+    ),
     later("validate", DR, "Checks answers against what the caller asked for."),
     later("context", DR, "What to do with a prompt that does not fit."),
     later("workflow", DR, "Bounds agent runs."),

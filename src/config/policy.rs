@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::policy::settings::{
+    BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
+};
 use crate::transport::settings::Connections;
 
 use super::origin::{Origin, Part};
@@ -30,6 +32,8 @@ pub struct Policy {
     pub connections: Connections,
     /// Wait for a place.
     pub queue_wait: Duration,
+    /// Streams.
+    pub streams: StreamSettings,
     /// Where each was given.
     pub part: Part,
 }
@@ -44,6 +48,7 @@ impl Default for Policy {
             concurrency: Concurrency::default(),
             connections: Connections::default(),
             queue_wait: QUEUE_WAIT,
+            streams: StreamSettings::default(),
             part: Part::default(),
         }
     }
@@ -85,6 +90,17 @@ impl Policy {
         over.read("connections.max_age", &mut merged.connections.max_age, |text| units::duration(text).ok());
         over.clock("connections.dns_refresh", &mut merged.connections.dns_refresh);
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
+        over.read("rescue", &mut merged.streams.rescue, |text| match text {
+            "off" => Some(false),
+            "continue" => Some(true),
+            _ => None,
+        });
+        over.read("stream", &mut merged.streams.mode, |text| match text {
+            "auto" => Some(StreamMode::Auto),
+            "hold" => Some(StreamMode::Hold),
+            "live" => Some(StreamMode::Live),
+            _ => None,
+        });
         merged
     }
 

@@ -148,6 +148,7 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.write_timeout = reading.global(root, "server.write_timeout", server.write_timeout, clock);
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
+    server.max_held = reading.global(root, "server.max_held", server.max_held, |text| units::size(text).ok());
     let kept = &mut server.idempotency;
     kept.ttl = reading.global(root, "server.idempotency.ttl", kept.ttl, |text| units::duration(text).ok());
     kept.max_memory =

@@ -41,6 +41,8 @@ pub struct ServerSettings {
     pub max_header_bytes: usize,
     /// Connections served at once; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Largest sum of answers that are held back until they are complete, in bytes.
+    pub max_held: usize,
     /// How long a client may take to send a request head, the pause between two requests included.
     pub header_timeout: Duration,
     /// How long a request body may stand still.
@@ -61,6 +63,7 @@ impl Default for ServerSettings {
             max_buffered: 512 << 20,
             max_header_bytes: 64 << 10,
             max_connections: 10_000,
+            max_held: 512 << 20,
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

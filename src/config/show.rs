@@ -25,6 +25,7 @@ pub fn yaml(settings: &Settings) -> String {
     let server = &settings.server;
     let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
     let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    let _ = writeln!(out, "  max_held: {}", show_size(server.max_held));
     let _ = writeln!(
         out,
         "  max_buffered: {}\n  max_header_bytes: {}",
@@ -102,6 +103,8 @@ pub fn yaml(settings: &Settings) -> String {
         retry(&mut out, &route.retry);
         let _ = writeln!(out, "    max_sends: {}", route.max_sends);
         let _ = writeln!(out, "    queue:\n      wait: {}", show_duration(route.queue_wait));
+        let _ = writeln!(out, "    stream: {}", route.streams.mode.as_str());
+        let _ = writeln!(out, "    rescue: {}", text(if route.streams.rescue { "continue" } else { "off" }));
     }
     out
 }

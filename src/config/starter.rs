@@ -68,6 +68,8 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
                 ("connections", _) => "connections: { max_age: 1m }",
                 ("queue", _) => "queue: { wait: 1s }",
+                ("stream", _) => "stream: hold",
+                ("rescue", _) => "rescue: continue",
                 ("retry", _) => "retry: { attempts: 1 }",
                 _ => "max_sends: 2",
             };

@@ -11,7 +11,7 @@ use super::*;
 use crate::call::Priority;
 use crate::policy::ProbeSettings;
 use crate::policy::settings::{
-    BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts,
+    BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, Timeouts,
 };
 use crate::transport::settings::{Connections, Credential};
 
@@ -248,6 +248,24 @@ fn a_secret_under_a_misspelt_key_is_not_shown() {
     let told = text(source).unwrap_err().render(false);
     assert!(!told.contains("hunter2") && told.contains("did you mean `key`"), "{told}");
     assert!(told.contains("olama"), "{told}");
+}
+
+#[test]
+fn streams_and_their_rescue_are_read_where_they_belong() {
+    let source = "version: 1\nserver: { max_held: 1MiB }\nendpoints: [{ name: a, url: \"http://127.0.0.1:1\" }]\n\
+                  defaults: { stream: hold }\nroutes:\n  - { targets: [a] }\n\
+                  \x20 - { targets: [a], match: { model: m }, stream: live, rescue: continue }\n\
+                  \x20 - { targets: [a], match: { model: n }, stream: auto, rescue: off }\n";
+    let settings = text(source).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    assert_eq!(settings.server.max_held, 1 << 20);
+    let streams: Vec<_> = settings.routes.iter().map(|route| (route.streams.mode, route.streams.rescue)).collect();
+    assert_eq!(streams, [(StreamMode::Hold, false), (StreamMode::Live, true), (StreamMode::Auto, false)]);
+    let shown = show::yaml(&settings);
+    for line in ["max_held: 1MiB", "stream: hold", "stream: live", "rescue: continue", "rescue: \"off\""] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    let again = text(&shown).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    assert_eq!(show::yaml(&again), shown);
 }
 
 #[test]

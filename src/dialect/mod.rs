@@ -4,6 +4,7 @@
 //! about what follows from a class. Invariant: a server we do not know is read as an OpenAI-like one, and every
 //! known quirk is recognised by what is on the wire before it is by the server's name.
 
+pub mod continuation;
 pub mod errors;
 pub mod retry_after;
 pub mod stream;

@@ -35,6 +35,11 @@ pub fn reader(surface: Surface, choices: u64) -> Option<Box<dyn StreamReader + S
     }
 }
 
+/// The reader for a stream that goes on with a chat answer.
+pub fn rest_reader() -> Box<dyn StreamReader + Send> {
+    Box::new(ChunkReader::going_on())
+}
+
 /// How a stream that ended so is to be closed.
 pub fn close(dialect: Dialect, end: End) -> Closing {
     match end {

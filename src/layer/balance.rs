@@ -72,7 +72,8 @@ impl Balance {
             pool: *self.pools.get(attempt.target)?,
             route: self.number,
             class: call.priority,
-            again: call.client_retry || matches!(attempt.kind, AttemptKind::Retry | AttemptKind::Hedge),
+            again: call.client_retry
+                || matches!(attempt.kind, AttemptKind::Retry | AttemptKind::Hedge | AttemptKind::Continuation),
             key: call.key_name.clone().unwrap_or_default(),
             prompt_bytes: call.prompt_bytes,
             candidates: fresh(candidates, &attempt.used),

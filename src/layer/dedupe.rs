@@ -131,7 +131,7 @@ impl DedupeLayer {
         // Nothing was sent for this call; what it waited for was the other's.
         let upstream = clock::now().saturating_duration_since(started);
         let (outcome, queued) = (Outcome::Cached, Duration::ZERO);
-        Ok(Reply { outcome, usage, sends: 0, trail: Vec::new(), queued, upstream, ..reply(&head, reader) })
+        Ok(Reply { outcome, usage, sends: 0, later: None, trail: Vec::new(), queued, upstream, ..reply(&head, reader) })
     }
 
     fn tell(&self, result: Repeated) {
@@ -152,6 +152,7 @@ async fn run(answer: Pending<Reply, CallError>, mut execution: Execution, keys: 
                 endpoint: reply.endpoint,
                 route: reply.route,
                 sends: reply.sends,
+                later: reply.later,
                 outcome: reply.outcome,
                 trail: reply.trail,
                 queued: reply.queued,
@@ -219,6 +220,7 @@ fn reply(head: &Head, reader: Reader) -> Reply {
         endpoint: head.endpoint.clone(),
         route: head.route.clone(),
         sends: head.sends,
+        later: head.later.clone(),
         outcome: head.outcome,
         trail: head.trail.clone(),
         queued: head.queued,

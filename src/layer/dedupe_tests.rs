@@ -78,6 +78,7 @@ fn reply(payload: Payload, fate: Arc<Fate>) -> Reply {
         endpoint: "a".into(),
         route: "r".into(),
         sends: 1,
+        later: None,
         outcome: Outcome::Ok,
         trail: Vec::new(),
         queued: Duration::ZERO,

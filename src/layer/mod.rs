@@ -7,12 +7,15 @@ mod carry;
 mod deadline;
 mod dedupe;
 mod health;
+mod hold;
 mod idle;
 mod limit;
 mod observe_attempt;
 mod observe_call;
 mod race;
+mod rescue;
 mod retry;
+pub mod room;
 pub mod state;
 
 use tower::util::BoxCloneSyncService;
@@ -25,10 +28,12 @@ pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use dedupe::DedupeLayer;
 pub use health::Health;
+pub use hold::HoldLayer;
 pub use idle::IdleLayer;
 pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;
 pub use observe_call::ObserveCallLayer;
+pub use rescue::Kin;
 pub use retry::RetryLayer;
 
 /// The call stack of one route, boxed at its outside.

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,7 @@ where
             sent: None,
             started: call.started,
             last_event: None,
+            later: None,
             ended: false,
             standing: Arc::clone(&call.standing),
             fate: None,
@@ -114,6 +116,7 @@ struct Guard {
     sent: Option<u16>,
     started: Instant,
     last_event: Option<Instant>,
+    later: Option<Arc<AtomicU32>>,
     ended: bool,
     standing: Arc<Standing>,
     /// The status that went out, and what the answering send counts as.
@@ -129,6 +132,7 @@ impl Guard {
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
         self.fate = Some((reply.status, Arc::clone(&reply.fate)));
+        self.later.clone_from(&reply.later);
         self.end.usage = reply.usage;
         self.is_cached = reply.outcome == Outcome::Cached;
         if reply.trail.is_empty() && !self.is_cached {
@@ -213,12 +217,19 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
-        } else if self.live.is_ended() {
-            // It was not the client who left.
-            self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
         }
         if !self.ended {
             self.cut();
+        }
+        if self.live.is_ended() {
+            // It was not the client who left.
+            self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
+        }
+        let later = self.later.as_ref().map_or(0, |sends| sends.load(Ordering::Relaxed));
+        self.end.sends += later;
+        if later > 0 && self.end.outcome == Outcome::Ok {
+            // It was good in the end, but not by its first send alone.
+            self.end.outcome = Outcome::Retried;
         }
         self.end.took = clock::now().saturating_duration_since(self.started);
         self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));

@@ -5,23 +5,27 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use http::HeaderMap;
 use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
 use super::carry::Carried;
 use super::race::{Finished, Race, Runner};
+use super::rescue::{self, Answered, Kin};
 use super::state::{Breakers, SharedBudget};
 use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
-    Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
+    Payload, Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
 };
 use crate::clock;
-use crate::policy::{Plan, RouteSettings, Step, Terms};
+use crate::dialect::{Dialect, detect};
+use crate::policy::{Plan, Rescue, RouteSettings, Step, StreamMode, Terms};
 
 /// What the loop knows of its route.
 pub struct RetryLayer {
@@ -30,23 +34,25 @@ pub struct RetryLayer {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
+    kin: Arc<Vec<Kin>>,
     health: Health,
     sink: Arc<dyn Sink>,
 }
 
 impl RetryLayer {
     /// `number` is the route's; `names` are the endpoints' as numbered in the settings; `budgets` one per target of the
-    /// route.
+    /// route; `kin` says of each endpoint who else could go on with its answers.
     pub fn new(
         number: usize,
         route: Arc<RouteSettings>,
         names: Arc<Vec<String>>,
         budgets: Arc<Vec<Arc<SharedBudget>>>,
         breakers: Breakers,
+        kin: Arc<Vec<Kin>>,
         health: Health,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { number, route, names, budgets, breakers, health, sink }
+        Self { number, route, names, budgets, breakers, kin, health, sink }
     }
 }
 
@@ -65,6 +71,7 @@ where
             names: Arc::clone(&self.names),
             budgets: Arc::clone(&self.budgets),
             breakers: self.breakers.clone(),
+            kin: Arc::clone(&self.kin),
             health: self.health.clone(),
             sink: Arc::clone(&self.sink),
         }
@@ -80,6 +87,7 @@ pub struct Retry {
     names: Arc<Vec<String>>,
     budgets: Arc<Vec<Arc<SharedBudget>>>,
     breakers: Breakers,
+    kin: Arc<Vec<Kin>>,
     health: Health,
     sink: Arc<dyn Sink>,
 }
@@ -209,7 +217,8 @@ impl Run<'_> {
             barred: self.plan.barred(now),
             place: None,
             upload: self.upload.as_mut().and_then(Carried::lend),
-            report: Box::new(move |milestone| {
+            continuation: None,
+            report: Arc::new(move |milestone| {
                 // The loop may be gone already; then nobody wants to know.
                 let _ = reports.send((number, milestone));
             }),
@@ -240,6 +249,7 @@ impl Run<'_> {
         match milestone {
             Milestone::Dispatched(endpoint) => self.dispatched(attempt, endpoint, clock::now()),
             Milestone::Head => self.plan.head(attempt),
+            Milestone::First => self.plan.spoke(attempt),
         }
     }
 
@@ -322,6 +332,21 @@ impl Run<'_> {
         self.settle(clock::now(), None);
         let sent = self.starts.get(attempt).and_then(|start| Some((start.at, start.sent?.1)));
         let (started, sent) = sent.unwrap_or((started, started));
+        let streams = self.retry.route.streams;
+        // What was held is complete: there is no rest of it.
+        let later = (streams.rescue && streams.mode != StreamMode::Hold).then(Arc::default);
+        let payload = match (reply.payload, &later) {
+            (Payload::Events(pieces), Some(sends)) => {
+                let rescue = Rescue {
+                    deadline: self.call.deadline,
+                    sends_left: self.plan.left(),
+                    least_useful: self.plan.least_useful(),
+                };
+                let answered = self.rescuable(attempt, reply.endpoint, &reply.headers, &fate, rescue, sends);
+                Payload::Events(rescue::watch(pieces, answered))
+            }
+            (payload, _) => payload,
+        };
         Reply {
             status: reply.status,
             headers: reply.headers,
@@ -330,11 +355,42 @@ impl Run<'_> {
             sends: self.plan.sends(),
             outcome,
             fate,
+            later,
             trail: self.trail,
             queued: sent.saturating_duration_since(started),
             upstream: reply.first_at.saturating_duration_since(sent),
             usage: reply.usage,
-            payload: reply.payload,
+            payload,
+        }
+    }
+
+    /// What there is to know of the send that answered, should its stream break.
+    fn rescuable(
+        &self,
+        attempt: usize,
+        endpoint: usize,
+        headers: &HeaderMap,
+        fate: &Arc<Fate>,
+        rescue: Rescue,
+        sends: &Arc<AtomicU32>,
+    ) -> Answered {
+        let retry = self.retry;
+        let target = self.starts.get(attempt).map_or(0, |start| start.target);
+        Answered {
+            inner: retry.inner.clone(),
+            call: Arc::clone(&self.call),
+            next: self.starts.len(),
+            route: retry.number,
+            target,
+            pool: retry.route.targets.get(target).map(|target| target.endpoints.clone()).unwrap_or_default(),
+            endpoint,
+            kin: Arc::clone(&retry.kin),
+            dialect: detect(retry.kin.get(endpoint).map_or(Dialect::Auto, |kin| kin.dialect), "", headers),
+            budget: retry.budgets.get(target).cloned(),
+            fate: Arc::clone(fate),
+            rescue,
+            first_token: retry.route.timeouts.first_token,
+            sends: Arc::clone(sends),
         }
     }
 

@@ -13,12 +13,12 @@ use super::errors::{self, Failure};
 use super::event::{Event, Mark, Says, harm};
 use super::fault::{Fault, InbandError};
 use super::http::Request;
-use super::reply::{Reply, reply};
+use super::reply::{Reply, reply, split};
 use super::scenario::Scenario;
 use super::script::{Draft, Frame, Piece, Script, Tail, only, script};
 use super::stream::{frames, pace};
 use super::words::{Dialect, Hang, Inband, Trouble};
-use super::{chat, listing, messages, responses};
+use super::{chat, listing, messages, responses, resume};
 
 /// The surface of a path, if it is one that generates.
 pub fn surface(path: &str) -> Option<Surface> {
@@ -149,10 +149,13 @@ fn usual(scenario: &Scenario, request: &Request, number: u64, fault: &Fault) -> 
         return listing::answer(scenario, request)
             .unwrap_or_else(|trouble| failed(&failure(scenario, request, fault, trouble)));
     };
-    let Some(body) = request.json().filter(Value::is_object) else {
+    let Some(mut body) = request.json().filter(Value::is_object) else {
         return failed(&failure(scenario, request, fault, Trouble::BadRequest));
     };
-    let ask = Ask::read(surface, &body);
+    let said = resume::take(scenario.dialect, surface, &mut body);
+    let mut ask = Ask::read(surface, &body);
+    ask.prompt_tokens += said.as_deref().map_or(0, |said| split(said).len() as u64);
+    ask.said = said;
     let mut silent = None;
     if let Some(window) = scenario.context_window.filter(|window| ask.prompt_tokens > *window) {
         if errors::dialect(fault.dialect, scenario.dialect, Some(surface)) != Dialect::Ollama {

@@ -76,6 +76,8 @@ pub struct Ask {
     pub format: Format,
     /// Whether log probabilities are wanted.
     pub logprobs: bool,
+    /// What the answer goes on from.
+    pub said: Option<String>,
     /// Words in the prompt.
     pub prompt_tokens: u64,
     /// Hash of the model and the prompt.
@@ -106,6 +108,7 @@ impl Ask {
             choice: choice(&body["tool_choice"]),
             format: format(body),
             logprobs: body["logprobs"].as_bool().unwrap_or(false),
+            said: None,
             prompt_tokens: prompt.split_whitespace().count() as u64,
             fingerprint,
         }

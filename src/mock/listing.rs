@@ -10,6 +10,7 @@ use super::base64;
 use super::chat::CREATED;
 use super::dice::{Dice, hash};
 use super::http::Request;
+use super::resume;
 use super::scenario::Scenario;
 use super::script::Draft;
 use super::words::{Dialect, Trouble};
@@ -42,6 +43,10 @@ pub fn answer(scenario: &Scenario, request: &Request) -> Result<Draft, Trouble> 
         (_, "/v1/echo/raw") => {
             let kind = request.header("content-type").unwrap_or("application/octet-stream");
             Ok(Draft::whole(200, kind, request.body.clone()))
+        }
+        ("POST", "/apply-template" | "/tokenize" | "/detokenize") => {
+            let body = request.json().unwrap_or(Value::Null);
+            resume::answer(scenario.dialect, path, &body).ok_or(Trouble::NotFound).and_then(json)
         }
         _ if path.starts_with("/v1/") => json(echo(request)),
         _ => Err(Trouble::NotFound),

@@ -24,6 +24,7 @@ mod play;
 mod record;
 mod reply;
 mod responses;
+mod resume;
 pub mod scenario;
 mod schema;
 mod script;

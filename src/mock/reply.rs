@@ -10,7 +10,7 @@ use super::dice::Dice;
 use super::fault::Fault;
 use super::scenario::Scenario;
 use super::words::{Json, Tools, Usage};
-use super::{schema, spoil};
+use super::{resume, schema, spoil};
 
 const WORDS: &[&str] = &[
     "the", "a", "river", "light", "stone", "model", "answer", "quiet", "signal", "carries", "over", "under", "north",
@@ -119,7 +119,7 @@ fn choice(scenario: &Scenario, ask: &Ask, fault: &Fault, at: u64) -> Said {
         said.refusal = true;
         said.tokens = split("I'm sorry, but I can't help with that.");
     } else if !fault.empty {
-        said.tokens = split(&text(scenario, ask, fault, wanted, &mut dice));
+        said.tokens = split(&resume::rest(&text(scenario, ask, fault, wanted, &mut dice), ask.said.as_deref()));
     }
     let limit = if fault.length { Some((said.tokens.len() / 2).max(1)) } else { None };
     let limit = limit.into_iter().chain(ask.max_tokens).min().unwrap_or(usize::MAX);

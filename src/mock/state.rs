@@ -187,8 +187,8 @@ impl State {
     /// The next call number, for a request that is one.
     pub fn number(&self, request: &Request) -> Option<u64> {
         let path = request.path();
-        let listing =
-            path == "/health" || path == "/props" || (request.method == "GET" && path.starts_with("/v1/models"));
+        let listing = matches!(path, "/health" | "/props" | "/apply-template" | "/tokenize" | "/detokenize")
+            || (request.method == "GET" && path.starts_with("/v1/models"));
         if listing {
             return None;
         }

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod probe;
 pub mod queue;
 pub mod rate;
+pub mod rescue;
 pub mod settings;
 
 pub use addresses::Addresses;
@@ -25,7 +26,8 @@ pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use probe::ProbeSettings;
 pub use rate::{Rate, RateLimits};
+pub use rescue::Rescue;
 pub use settings::{
     Backoff, BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings,
-    RouteSettings, Spread, Target, Timeouts,
+    RouteSettings, Spread, StreamMode, StreamSettings, Target, Timeouts,
 };

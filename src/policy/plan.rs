@@ -15,7 +15,8 @@
 //! 5. Whoever is held back by a breaker is not asked: the next of the pool is, else the next target, at once and
 //!    unpaid. A send that a breaker refuses all the same was none.
 //! 6. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
-//!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
+//!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up. One that
+//!    has spoken and is held back until it is complete is silent no longer.
 //! 7. An endpoint whose health checks fail is no other endpoint of its pool, and a target that has no other is passed over for
 //!    a later one. It is asked when nobody else can be: a check is a hint.
 
@@ -86,11 +87,20 @@ struct Sent {
     /// When it went out; before that it waits for a place, and waiting is not silence.
     started: Option<Instant>,
     head: bool,
+    /// Its first model event is in hand: what follows it is watched elsewhere.
+    spoken: bool,
     /// Its patience ran out, and what that allows was done.
     silent: bool,
     /// Its headers clock ran out, and what that allows was done.
     overdue: bool,
     state: State,
+}
+
+impl Sent {
+    /// It runs, and has said nothing yet.
+    fn is_silent(&self) -> bool {
+        self.state == State::Running && !self.spoken
+    }
 }
 
 /// What a target has used up.
@@ -219,6 +229,13 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// A running send has said its first word, and is held back until its last.
+    pub fn spoke(&mut self, attempt: usize) {
+        if let Some(sent) = self.sent.get_mut(attempt) {
+            sent.spoken = true;
+        }
+    }
+
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
         let Some(sent) = self.sent.get_mut(attempt) else { return };
@@ -310,7 +327,7 @@ impl<'a> Plan<'a> {
 
     /// The class under which a send that is still running stands if the call ends without it.
     pub fn standing(&self, attempt: usize, now: Instant) -> Option<Class> {
-        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        let sent = self.sent.get(attempt).filter(|sent| sent.is_silent())?;
         if now.saturating_duration_since(sent.started?) < self.patience {
             return None;
         }
@@ -325,6 +342,11 @@ impl<'a> Plan<'a> {
     /// Sends that went out so far.
     pub fn sends(&self) -> u32 {
         self.sent.iter().filter(|sent| sent.started.is_some()).count() as u32
+    }
+
+    /// Sends that may still be made.
+    pub fn left(&self) -> u32 {
+        if self.terms.replayable { self.cap().saturating_sub(self.claimed()) } else { 0 }
     }
 
     /// Sends that went out or may yet.
@@ -344,6 +366,7 @@ impl<'a> Plan<'a> {
             endpoint: None,
             started: None,
             head: false,
+            spoken: false,
             silent: false,
             overdue: false,
             state: State::Running,
@@ -441,7 +464,7 @@ impl<'a> Plan<'a> {
 
     /// What a silent send allows: `None` when it is to be waited for.
     fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
-        let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
+        let sent = self.sent.get(attempt).filter(|sent| sent.is_silent())?;
         let (target, age) = (sent.target, now.saturating_duration_since(sent.started?));
         let (silent, overdue) = (sent.silent, sent.overdue);
         if !self.may_send() {
@@ -474,7 +497,7 @@ impl<'a> Plan<'a> {
         if !self.may_send() {
             return at;
         }
-        for sent in self.sent.iter().filter(|sent| sent.state == State::Running) {
+        for sent in self.sent.iter().filter(|sent| sent.is_silent()) {
             let Some(started) = sent.started else { continue };
             let silent = (!sent.silent).then(|| started + self.patience);
             let overdue =
@@ -539,7 +562,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A repeat with less time than this left could not be answered.
-    fn least_useful(&self) -> Duration {
+    pub fn least_useful(&self) -> Duration {
         (self.route.timeouts.total / 10).min(Duration::from_secs(1))
     }
 }

@@ -1,7 +1,7 @@
 //! The plan against tables of what should follow what, and against its invariants under random histories.
 
 use super::*;
-use crate::policy::{Backoff, RetrySettings, Target, Timeouts};
+use crate::policy::{Backoff, RetrySettings, StreamSettings, Target, Timeouts};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,6 +20,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
         },
         max_sends: 4,
         queue_wait: 5 * SECOND,
+        streams: StreamSettings::default(),
     }
 }
 
@@ -206,6 +207,25 @@ fn refusals_without_end_end_the_call() {
         plan.failed(starts - 1, &fail(Class::BreakerOpen), now, 0.5);
     }
     assert_eq!((starts, plan.sends()), (MOST_REFUSALS + 1, 0));
+}
+
+#[test]
+fn who_has_spoken_is_silent_no_longer_and_sends_are_counted_down() {
+    let (route, now) = (route(&[&[0, 1], &[2]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    assert_eq!(plan.left(), 4);
+    assert!(matches!(plan.next(now, &mut |_| true), Step::Start { .. }));
+    plan.dispatched(0, 0, now);
+    plan.head(0);
+    plan.spoke(0);
+    assert_eq!(plan.left(), 3);
+    let late = now + 60 * SECOND;
+    assert_eq!(plan.next(late, &mut |_| true), Step::Wait(now + 120 * SECOND), "no twin, whatever time passes");
+    assert_eq!(plan.standing(0, late), None);
+    plan.failed(0, &fail(Class::StreamTruncated), late, 0.5);
+    assert!(matches!(plan.next(late + 10 * SECOND, &mut |_| true), Step::Start { kind: AttemptKind::Retry, .. }));
+    let once = Plan::new(&route, Terms { replayable: false, ..terms(now) });
+    assert_eq!(once.left(), 0, "what can be sent once is not sent again");
 }
 
 #[test]

@@ -133,6 +133,38 @@ impl Default for Concurrency {
     }
 }
 
+/// How answers that come in events go to their client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamMode {
+    /// As the kind of answer asks for. Nothing is judged in this version, so everything passes live.
+    #[default]
+    Auto,
+    /// Held until complete.
+    Hold,
+    /// As they come.
+    Live,
+}
+
+impl StreamMode {
+    /// The name in the config file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            StreamMode::Auto => "auto",
+            StreamMode::Hold => "hold",
+            StreamMode::Live => "live",
+        }
+    }
+}
+
+/// What becomes of a route's streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// How they go to their client.
+    pub mode: StreamMode,
+    /// Whether one that broke after its first byte was out may be gone on with, where that is provably safe.
+    pub rescue: bool,
+}
+
 /// Answers that are kept for calls that come again with the same `Idempotency-Key`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencySettings {
@@ -194,6 +226,8 @@ pub struct RouteSettings {
     pub max_sends: u32,
     /// How long a send waits for a free place at its target; zero never waits.
     pub queue_wait: Duration,
+    /// Its streams.
+    pub streams: StreamSettings,
 }
 
 /// Sends upstream per call unless the config says otherwise.

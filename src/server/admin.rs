@@ -67,6 +67,7 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     for route in 0..gateway.settings.routes.len() {
         gateway.metrics.load.queue_depth(route, slots.waiting_of(route));
     }
+    gateway.metrics.load.held(gateway.stacks.room.used());
     match gateway.metrics.render() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),

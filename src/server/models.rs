@@ -54,6 +54,7 @@ pub async fn answer(gateway: &Arc<Gateway>, mut call: Call, wanted: Option<&str>
         route: "models".to_owned(),
         sends: gateway.settings.endpoints.len() as u32,
         outcome: Outcome::Ok,
+        later: None,
         trail: Vec::new(),
         queued: Duration::ZERO,
         upstream: crate::clock::now().saturating_duration_since(started),
@@ -101,7 +102,8 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         barred: Vec::new(),
         place: None,
         upload: None,
-        report: Box::new(|_| {}),
+        continuation: None,
+        report: Arc::new(|_| {}),
         fate: Arc::new(Fate::default()),
     };
     let Some(stack) = gateway.stacks.attempts.get(endpoint).cloned() else { return Vec::new() };

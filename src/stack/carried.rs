@@ -12,6 +12,7 @@
 //! | where a client key's limits stand | key's name, and the limit |
 //! | retry budget | route's name and the target's endpoints by name |
 //! | executions of calls with an `Idempotency-Key`, and their answers | key, caller, surface, and the route's name |
+//! | room for answers that are held | always |
 //! | a route's own circuit | route's name |
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::Health;
+use crate::layer::room::Room;
 use crate::layer::state::{Breakers, Fuse, Kept, Keys, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
 use crate::policy::RouteSettings;
 use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
@@ -40,6 +42,7 @@ pub struct Carried {
     budgets: Kept<(String, Vec<String>, usize), SharedBudget>,
     rates: Kept<String, SharedRate>,
     keys: Option<Keys>,
+    room: Option<Room>,
     /// Endpoints that probes have found down.
     health: (Vec<(String, String)>, Health),
     routes: Kept<String, usize>,
@@ -133,6 +136,13 @@ impl Carried {
         let keys = self.keys.get_or_insert_with(|| Keys::new(settings.server.idempotency));
         keys.set(settings.server.idempotency);
         keys.clone()
+    }
+
+    /// Room for answers that are held.
+    pub fn room(&mut self, settings: &Settings) -> Room {
+        let room = self.room.get_or_insert_with(|| Room::new(settings.server.max_held));
+        room.set(settings.server.max_held);
+        room.clone()
     }
 
     /// What probes say of the endpoints.

@@ -23,6 +23,7 @@ pub struct LoadMetrics {
     endpoints: Vec<(IntGauge, IntGauge)>,
     routes: Vec<RouteLoad>,
     shed: IntCounterVec,
+    held: IntGauge,
     buffered: IntGauge,
     /// Per endpoint, one for each reason in the order of its list.
     picks: Vec<Vec<IntCounter>>,
@@ -47,6 +48,8 @@ impl LoadMetrics {
             &["route"],
             WAITS,
         )?;
+        let held = add.gauges("outrigger_held_bytes", "Bytes of answers held until they are complete.", &[])?;
+        let held = held.with_label_values::<&str>(&[]);
         let picks =
             add.counters("outrigger_balance_picks_total", "Sends by why they went where.", &["endpoint", "reason"])?;
         let pick =
@@ -77,7 +80,7 @@ impl LoadMetrics {
         let buffered = buffered.with_label_values::<&str>(&[]);
         let gauge = |gauges: &IntGaugeVec, name: &String| gauges.with_label_values(&[name]);
         let endpoints = endpoints.iter().map(|name| (gauge(&limit, name), gauge(&in_use, name))).collect();
-        Ok(Self { endpoints, routes, shed, buffered, picks })
+        Ok(Self { endpoints, routes, shed, held, buffered, picks })
     }
 
     /// How full an endpoint is at this moment.
@@ -98,6 +101,11 @@ impl LoadMetrics {
         if let Some(route) = self.routes.get(route) {
             route.depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How much is held at this moment.
+    pub fn held(&self, bytes: usize) {
+        self.held.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A send that had to wait for a place does so no longer.

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -21,12 +21,15 @@ use tower::Service;
 use super::client::{HttpClient, Outgoing};
 use super::connect::Dialler;
 use super::lookup::Told;
+use super::proof::Proof;
 use super::settings::{Credential, EndpointSettings};
 use super::{events, headers, whole};
 use crate::call::{
-    Attempt, AttemptReply, Call, Class, Failure, Milestone, Original, Payload, Piece, RequestBody, Upload,
+    Attempt, AttemptReply, Call, Class, Continuation, Failure, Milestone, Original, Payload, Piece, Report,
+    RequestBody, Upload,
 };
 use crate::clock;
+use crate::dialect::continuation::{Request as Resumable, can_continue};
 use crate::dialect::{self, Dialect};
 use crate::wire::envelope;
 
@@ -40,6 +43,8 @@ struct Inner {
     bearer: Option<HeaderValue>,
     bare: Option<HeaderValue>,
     is_anthropic: bool,
+    /// What its answers have shown it to be, where that was not configured.
+    seen: OnceLock<Dialect>,
 }
 
 impl Leaf {
@@ -60,7 +65,7 @@ impl Leaf {
             None => HttpClient::new(dialler, &settings, told),
         };
         let is_anthropic = dialect::detect(settings.dialect, &settings.url, &HeaderMap::new()) == Dialect::Anthropic;
-        Ok(Self(Arc::new(Inner { client, settings, bearer, bare, is_anthropic })))
+        Ok(Self(Arc::new(Inner { client, settings, bearer, bare, is_anthropic, seen: OnceLock::new() })))
     }
 
     /// Whether [`Leaf::new`] can succeed.
@@ -100,8 +105,8 @@ impl Service<Attempt> for Leaf {
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
         let inner = Arc::clone(&self.0);
-        let Attempt { call, endpoint, report, upload, .. } = attempt;
-        Box::pin(async move { inner.ask(Asked { call, endpoint, report }, upload).await })
+        let Attempt { call, endpoint, report, upload, continuation, .. } = attempt;
+        Box::pin(async move { inner.ask(Asked { call, endpoint, report, continuation }, upload).await })
     }
 }
 
@@ -109,16 +114,24 @@ impl Service<Attempt> for Leaf {
 struct Asked {
     call: Arc<Call>,
     endpoint: usize,
-    report: Box<dyn Fn(Milestone) + Send + Sync>,
+    report: Report,
+    continuation: Option<Arc<Continuation>>,
 }
 
 impl Inner {
     async fn ask(&self, attempt: Asked, upload: Option<Upload>) -> Result<AttemptReply, Failure> {
-        let request = self.request(&attempt.call, upload)?;
+        let mut request = self.request(&attempt.call, upload)?;
+        if let Some(continuation) = &attempt.continuation {
+            *request.body_mut() = self.rest(&attempt.call, continuation).await?;
+        }
         let response = self.client.send(request).await?;
         (attempt.report)(Milestone::Head);
         let call = &attempt.call;
         let dialect = dialect::detect(self.settings.dialect, &self.settings.url, response.headers());
+        if self.settings.dialect == Dialect::Auto && dialect == Dialect::LlamaCpp {
+            // Once is enough.
+            let _ = self.seen.set(dialect);
+        }
         if call.surface.is_read() {
             return self.read(&attempt, dialect, response).await;
         }
@@ -153,6 +166,29 @@ impl Inner {
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers(call);
         Ok(request)
+    }
+
+    /// The body that asks for the rest of an answer, once the endpoint has shown that it would give exactly that.
+    async fn rest(&self, call: &Call, continuation: &Continuation) -> Result<Outgoing, Failure> {
+        let cannot = || Failure::new(Class::Upstream400, "it is not sure that the endpoint goes on from exactly there");
+        let dialect = self.seen.get().copied().unwrap_or(self.settings.dialect);
+        let RequestBody::Whole(body) = &call.body else { return Err(cannot()) };
+        let request = Some(dialect).filter(|dialect| can_continue(*dialect));
+        let request = request.and_then(|_| Resumable::read(call.surface, body)).ok_or_else(cannot)?;
+        let own = call.headers.get(AUTHORIZATION).filter(|_| self.settings.forward_client_key);
+        let model = self.settings.model.as_deref();
+        let proof = Proof {
+            client: &self.client,
+            url: &self.settings.url,
+            bearer: self.bearer.as_ref().or(own),
+            dialect,
+            model,
+        };
+        let before = proof.shown(&request, &continuation.text).await;
+        let before = before.map_err(|failure| failure.unwrap_or_else(cannot))?;
+        let resumed = request.resume(dialect, model, &continuation.text, before.output).ok_or_else(cannot)?;
+        continuation.shown(before);
+        Ok(Full::new(Bytes::from(resumed)).map_err(|never| match never {}).boxed_unsync())
     }
 
     /// The original bytes, unless the endpoint names its own model: then that member alone is replaced.
@@ -234,7 +270,17 @@ impl Inner {
         if is_events && !call.stream {
             return Err(Failure::new(Class::WrongContentType, "a stream where a whole answer was asked for"));
         }
-        if is_events && let Some(reader) = dialect::reader(call.surface, call.choices) {
+        if !is_events && attempt.continuation.is_some() {
+            return Err(Failure::new(
+                Class::WrongContentType,
+                "a whole answer where the rest of a stream was asked for",
+            ));
+        }
+        let reader = match attempt.continuation {
+            Some(_) => Some(dialect::stream::rest_reader()),
+            None => dialect::reader(call.surface, call.choices),
+        };
+        if is_events && let Some(reader) = reader {
             if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
                 return Err(Failure::new(Class::Undecodable, "a compressed event stream that was not asked for"));
             }

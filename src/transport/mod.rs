@@ -9,6 +9,7 @@ pub mod headers;
 mod leaf;
 mod lookup;
 mod probe;
+mod proof;
 mod props;
 pub mod settings;
 mod whole;

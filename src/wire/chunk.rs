@@ -140,6 +140,12 @@ impl ChunkReader {
         Self { wanted, ..Self::default() }
     }
 
+    /// A reader of a stream that goes on with an answer: what was said before counts as said, so there may be nothing
+    /// more to say.
+    pub fn going_on() -> Self {
+        Self { seen: Seen { answer: true, ..Seen::default() }, wanted: 1, ..Self::default() }
+    }
+
     fn chunk(&mut self, data: &[u8], chunk: Chunk<'_>) -> Meaning {
         let reported = chunk.error.is_some_and(|raw| truthy(raw.get()));
         if reported || chunk.object.as_deref() == Some("error") {

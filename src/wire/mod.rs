@@ -13,6 +13,7 @@ pub mod messages;
 mod play;
 pub mod prefix;
 pub mod responses;
+pub mod splice;
 pub mod sse;
 mod stream;
 pub mod unfold;

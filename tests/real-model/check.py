@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -255,6 +256,40 @@ def other_surfaces(client: openai.OpenAI, root: str) -> None:
             assert stream.get_final_message().stop_reason
 
 
+def told(client: openai.OpenAI) -> tuple[str, str | None, bool]:
+    """What a greedy stream says, why it ended, and whether it was gone on with."""
+    text, finish, continued = "", None, False
+    asked = ask("Tell a short story about a fox and a river.", max_tokens=48, temperature=0, stream=True)
+    for chunk in client.chat.completions.create(**asked):
+        continued = continued or bool(getattr(chunk, "outrigger", None))
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            finish = choice.finish_reason or finish
+    return text, finish, continued
+
+
+def rescue(between: Relay, folder: str) -> None:
+    config = Path(folder) / "rescue.yaml"
+    config.write_text(
+        f"version: 1\nendpoints:\n  - name: model\n    url: {between.url}/v1\n"
+        "defaults:\n  rescue: continue\n  retry: { budget: 100% }\n  breaker: { failure_rate: 100% }\n"
+    )
+    with gateway(config=str(config)) as through:
+        client = openai.OpenAI(base_url=through.base, api_key="none", max_retries=0, timeout=60)
+        whole, finish, _ = told(client)
+        same, cuts = 0, range(1500, 11500, 900)
+        for at in cuts:
+            with check(f"real: a stream cut after {at} bytes is gone on with"):
+                between.cut_after = at
+                text, ended, continued = told(client)
+                assert between.cut_after is None, "it was not cut"
+                assert continued and ended == finish and text[:20] == whole[:20], (continued, ended, text)
+                same += text == whole
+        note(f"{same} of {len(cuts)} say what the uncut stream says")
+        with check("real: every cut stream was counted as gone on with"):
+            equal(through.metric("outrigger_attempts_total", kind="continuation", **{"class": "ok"}), len(cuts))
+
+
 def node(base: str) -> None:
     if drivers := os.environ.get("NODE_DRIVERS"):
         environment = {**os.environ, "BASE_URL": base, "MODEL_URL": MODEL, "MODEL": NAME}
@@ -276,6 +311,9 @@ def main() -> None:
         refusals(client, root)
         edges(root)
         other_surfaces(client, root)
+        if THROUGH:
+            with tempfile.TemporaryDirectory() as folder:
+                rescue(between, folder)
         node(base)
     done()
 

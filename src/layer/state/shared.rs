@@ -6,6 +6,7 @@
 //! prefix of the one answer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub struct Head {
     pub route: String,
     /// Sends made upstream for it.
     pub sends: u32,
+    /// Sends made for it after its answer had begun.
+    pub later: Option<Arc<AtomicU32>>,
     /// How the answer came about.
     pub outcome: Outcome,
     /// Failed sends, in order.

@@ -15,7 +15,9 @@ use http_body_util::BodyExt;
 use outrigger::call::{Priority, Sink};
 use outrigger::config::Settings;
 use outrigger::layer::state::{Live, Memory};
-use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, Spread, Target, Timeouts};
+use outrigger::policy::{
+    Backoff, BreakerSettings, Concurrency, Mode, RetrySettings, Spread, StreamMode, Target, Timeouts,
+};
 use outrigger::server::reload::Reloads;
 use outrigger::server::stop::Stop;
 use outrigger::server::{Current, Gateway, Generation, Process};
@@ -87,6 +89,9 @@ fn settings(policy: &Policy, endpoints: usize) -> Settings {
         backoff: Backoff { base: millis(policy.backoff.0), max: millis(policy.backoff.1) },
         respect_retry_after: policy.respect_retry_after,
     };
+    if policy.hold {
+        route.streams.mode = StreamMode::Hold;
+    }
     route.max_sends = policy.max_sends;
     route.queue_wait = millis(policy.queue_wait);
     settings

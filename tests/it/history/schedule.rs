@@ -40,6 +40,8 @@ pub struct Policy {
     pub breaker: Option<Breaker>,
     /// The gateway is told to end, and to cut what still runs.
     pub shutdown: Option<u64>,
+    /// Streams are kept until they are complete.
+    pub hold: bool,
     /// The config is read again after each of these pauses.
     pub reloads: Vec<u64>,
     /// Nothing that repeats, moves or doubles a send is on.
@@ -219,6 +221,7 @@ fn policy(rng: &mut Rng) -> Policy {
             probes: one(rng, &[1, 1, 1, 2]),
         }),
         shutdown: chance(rng, 8).then(|| rng.u64(..20_000)),
+        hold: !plain && chance(rng, 15),
         reloads: if chance(rng, 15) { (0..rng.u32(1..4)).map(|_| rng.u64(..15_000)).collect() } else { Vec::new() },
         plain,
     }

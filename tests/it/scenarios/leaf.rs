@@ -66,8 +66,7 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
         std::future::pending::<()>().await;
     }
     if let Some(name) = &line.fail {
-        let class = Class::ALL.iter().copied().find(|class| class.as_str() == name).expect("a class");
-        let mut failure = Failure::new(class, "as scripted");
+        let mut failure = Failure::new(class(name), "as scripted");
         failure.retry_after = line.retry_after;
         failure.unsent = line.unsent;
         return Err(failure);
@@ -89,6 +88,10 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
     })
 }
 
+fn class(name: &str) -> Class {
+    Class::ALL.iter().copied().find(|class| class.as_str() == name).expect("a class")
+}
+
 /// The first event is there at once; what follows takes its time.
 fn events(line: Line) -> PieceStream {
     let model = line.events.max(1);
@@ -106,10 +109,13 @@ fn events(line: Line) -> PieceStream {
                 at if at < model => Some((piece(1, usage), Some(at + 1))),
                 at if at < model + line.pings => Some((piece(0, None), Some(at + 1))),
                 _ => match line.then.as_deref() {
-                    Some("cut") => Some((Err(Failure::new(Class::StreamTruncated, "as scripted")), None)),
                     Some("stall") => {
                         clock::sleep(Duration::from_secs(86_400)).await; // paces the load, not a wait
                         None
+                    }
+                    Some(name) if name != "done" => {
+                        let name = if name == "cut" { "stream_truncated" } else { name };
+                        Some((Err(Failure::new(class(name), "as scripted")), None))
                     }
                     _ => None,
                 },

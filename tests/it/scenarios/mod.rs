@@ -113,6 +113,7 @@ fn settings(scenario: &Scenario) -> Settings {
                 retry: scenario.retry(),
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
+                streams: scenario.streams(),
             })
             .collect(),
     }
@@ -207,7 +208,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     while let Some(found) = together.next().await {
         problems.extend(found);
     }
-    problems.extend(invariants(scenario, &recorder, &scripted, &stacks.slots, settings.endpoints.len()));
+    problems.extend(invariants(scenario, &recorder, &scripted, &stacks, settings.endpoints.len()));
     problems
 }
 
@@ -283,10 +284,14 @@ fn invariants(
     scenario: &Scenario,
     recorder: &Recorder,
     scripted: &[Scripted],
-    slots: &outrigger::layer::state::Slots,
+    stacks: &stack::Stacks,
     endpoints: usize,
 ) -> Vec<String> {
     let mut problems = Vec::new();
+    let slots = &stacks.slots;
+    if stacks.room.used() != 0 {
+        problems.push(format!("{} bytes are still held", stacks.room.used()));
+    }
     let signals = recorder.0.lock().unwrap();
     let calls: u32 = scenario.calls.iter().map(|call| call.times).sum();
     let ended = signals.iter().filter(|signal| matches!(signal, Signal::CallEnded(_))).count();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger::call::Priority;
-use outrigger::policy::{Backoff, BreakerSettings, Concurrency, Mode, RateLimits, RetrySettings};
+use outrigger::policy::{
+    Backoff, BreakerSettings, Concurrency, Mode, RateLimits, RetrySettings, StreamMode, StreamSettings,
+};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -32,6 +34,9 @@ pub struct Scenario {
     /// Wait for a place.
     #[serde(default, deserialize_with = "maybe")]
     pub queue_wait: Option<Duration>,
+    /// Streams are held until they are complete.
+    #[serde(default)]
+    pub hold: bool,
     /// The calls are made side by side, each after its own pause, instead of one after the other.
     #[serde(default)]
     pub together: bool,
@@ -78,6 +83,10 @@ impl Scenario {
 
     pub fn concurrency(&self) -> Concurrency {
         self.slots.map_or(Concurrency::default(), |max| Concurrency { mode: Mode::Fixed, max })
+    }
+
+    pub fn streams(&self) -> StreamSettings {
+        StreamSettings { mode: if self.hold { StreamMode::Hold } else { StreamMode::Auto }, rescue: false }
     }
 
     pub fn retry(&self) -> RetrySettings {
@@ -158,7 +167,7 @@ pub struct Line {
     pub pings: u32,
     /// Prompt and answer tokens, told in a whole answer or with the last event of a stream.
     pub usage: Option<[u64; 2]>,
-    /// `done`, `cut` or `stall`.
+    /// `done`, `cut`, `stall`, or the class of whatever else ends it.
     pub then: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger::app;
 use outrigger::mock::{self, Scenario};
-use outrigger::policy::{Backoff, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Backoff, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts};
 use serde_json::Value;
 
 use crate::support::{self, Answer, base, gateway, http, no_breakers, said, settings};
@@ -75,6 +75,7 @@ fn route(name: String, endpoints: &[usize]) -> RouteSettings {
         retry: RetrySettings { attempts: 1, backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: outrigger::policy::QUEUE_WAIT,
+        streams: StreamSettings::default(),
     }
 }
 

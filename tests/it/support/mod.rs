@@ -8,7 +8,9 @@ use outrigger::app::{self, Running};
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
-use outrigger::policy::{BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{
+    BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, StreamSettings, Target, Timeouts,
+};
 use outrigger::transport::{Connections, Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
@@ -50,6 +52,7 @@ pub fn settings(urls: &[String]) -> Settings {
             retry: RetrySettings::default(),
             max_sends: 4,
             queue_wait: QUEUE_WAIT,
+            streams: StreamSettings::default(),
         }],
     }
 }

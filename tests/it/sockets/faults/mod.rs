@@ -23,7 +23,8 @@ async fn every_fault_of_the_vocabulary_has_its_outcome() {
     let plays = ROWS.iter().enumerate().map(|(number, row)| async move {
         let alone = bench.alone(number, row).await;
         let paired = bench.paired(number, row).await;
-        alone.err().into_iter().chain(paired.err()).collect::<Vec<_>>()
+        let held = bench.held(number, row).await;
+        [alone.err(), paired.err(), held.err()].into_iter().flatten().collect::<Vec<_>>()
     });
     let wrong: Vec<String> = stream::iter(plays).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.concat();
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -74,6 +75,10 @@ fn told(row: &Row) -> String {
         Gets::Refused(status, class) => format!("the endpoint's own {status} (`{class}`)"),
         Gets::Error(status, class) => format!("{status} `{class}`"),
         Gets::InStream(class) => format!("an error event `{class}` as the stream's last"),
+    };
+    let rescue = match row.gets {
+        Gets::InStream(_) => format!("{rescue}; under `stream: hold` a second target's whole answer"),
+        _ => rescue.to_owned(),
     };
     let note = if row.note.is_empty() { String::new() } else { format!(" ({})", row.note) };
     format!("{gets}{rescue}{note}")

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use outrigger::app;
 use outrigger::mock;
-use outrigger::policy::{Backoff, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
+use outrigger::policy::{
+    Backoff, QUEUE_WAIT, RetrySettings, RouteSettings, StreamMode, StreamSettings, Target, Timeouts,
+};
 
 use super::rows::{Ask, Gets, Kind, Row, Second};
 use crate::support::{self, Answer, base, gateway, http, said, settings};
@@ -40,8 +42,9 @@ const PACE: &str = "answer: { tokens: 8, first_token: 5ms, per_token: 1ms }";
 pub struct Bench {
     gateway: app::Running,
     good: mock::Running,
-    /// For each row one that is asked alone, one that has a second target, and one that is asked directly.
-    bad: Vec<[mock::Running; 3]>,
+    /// For each row one that is asked alone, one that has a second target, one that is asked directly, and one that
+    /// has a second target and is held.
+    bad: Vec<[mock::Running; 4]>,
     http: reqwest::Client,
 }
 
@@ -53,11 +56,14 @@ impl Bench {
         let mut routes = Vec::new();
         let mut timeouts = vec![LONG];
         for (number, row) in rows.iter().enumerate() {
-            let of_row = [server(row).await, server(row).await, server(row).await];
-            urls.extend([of_row[0].base_url(), of_row[1].base_url()]);
-            routes.push(route(format!("alone-{number}"), vec![1 + 2 * number], clocks(row)));
-            routes.push(route(format!("pair-{number}"), vec![2 + 2 * number, 0], clocks(row)));
-            timeouts.extend([clocks(row); 2]);
+            let of_row = [server(row).await, server(row).await, server(row).await, server(row).await];
+            urls.extend([0, 1, 3].map(|which| of_row[which].base_url()));
+            routes.push(route(format!("alone-{number}"), vec![1 + 3 * number], clocks(row)));
+            routes.push(route(format!("pair-{number}"), vec![2 + 3 * number, 0], clocks(row)));
+            let mut held = route(format!("held-{number}"), vec![3 + 3 * number, 0], clocks(row));
+            held.streams.mode = StreamMode::Hold;
+            routes.push(held);
+            timeouts.extend([clocks(row); 3]);
             bad.push(of_row);
         }
         let mut settings = settings(&urls);
@@ -98,6 +104,18 @@ impl Bench {
             }
         };
         checked.map_err(|what| self.wrong(row, "paired", &what, &got))
+    }
+
+    /// The same, where the route holds its streams: what would break after it had begun is whole.
+    pub async fn held(&self, number: usize, row: &Row) -> Result<(), String> {
+        if !matches!(row.gets, Gets::InStream(_)) {
+            return Ok(());
+        }
+        let body = row.body(&format!("held-{number}"));
+        let got = self.post(&base(&self.gateway), body.clone(), None).await;
+        let whole = self.post(&self.good.base_url(), body, None).await;
+        let rescued = got.status == 200 && !got.broken && got.body == whole.body;
+        if rescued { Ok(()) } else { Err(self.wrong(row, "held", "not rescued", &got)) }
     }
 
     async fn post(&self, url: &str, body: String, retries: Option<&str>) -> Answer {
@@ -203,6 +221,7 @@ fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettin
         retry: RetrySettings { backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: QUEUE_WAIT,
+        streams: StreamSettings::default(),
     }
 }
 
