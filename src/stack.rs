@@ -35,9 +35,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
         .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number, &route.name))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets,
-            shared.endpoints.breakers.clone(), Arc::clone(&shared.kin), shared.endpoints.health.clone(),
-            Arc::clone(&shared.sink)))
+        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, &shared.endpoints,
+            Arc::clone(&shared.kin), Arc::clone(&shared.sink)))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))

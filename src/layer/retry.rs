@@ -18,7 +18,7 @@ use super::carry::Carried;
 use super::race::{Finished, Race, Runner};
 use super::rescue::{self, Answered, Kin};
 use super::state::{Breakers, SharedBudget};
-use super::{AttemptService, Health, Pending};
+use super::{AttemptService, Endpoints, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
     Payload, Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
@@ -47,11 +47,11 @@ impl RetryLayer {
         route: Arc<RouteSettings>,
         names: Arc<Vec<String>>,
         budgets: Arc<Vec<Arc<SharedBudget>>>,
-        breakers: Breakers,
+        endpoints: &Endpoints,
         kin: Arc<Vec<Kin>>,
-        health: Health,
         sink: Arc<dyn Sink>,
     ) -> Self {
+        let (breakers, health) = (endpoints.breakers.clone(), endpoints.health.clone());
         Self { number, route, names, budgets, breakers, kin, health, sink }
     }
 }
