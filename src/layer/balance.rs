@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 
-use super::state::{Asked, Breakers, Line, Permit, Slots, Turn};
+use super::state::{Asked, Asking, Breakers, Line, Permit, Slots, Turn};
 use super::{AttemptService, Health, Pending};
 use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Priority, Signal, Sink};
 use crate::clock;
@@ -94,11 +94,13 @@ impl Balance {
             let id = self.endpoints.ids.get(endpoint).copied().unwrap_or_default();
             Candidate { endpoint, share, affinity: prefix.map(|prefix| affinity(prefix, id)) }
         };
+        let model = attempt.call.model.as_deref();
+        let asking = attempt.route.map(|route| Asking { route, model });
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
         for endpoint in endpoints.iter().copied() {
-            let Ok(allowed) = self.endpoints.breakers.peek(endpoint, attempt.route, now) else { continue };
+            let Ok(allowed) = self.endpoints.breakers.peek(endpoint, asking, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it, and nothing is while its health checks fail.
             let may_probe = attempt.call.body.replayable() && self.endpoints.health.is_up(endpoint);

@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
 use super::rescue::{self, Answered, Kin};
-use super::state::{Breakers, SharedBudget};
+use super::state::{Asking, Breakers, SharedBudget};
 use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
@@ -157,7 +157,7 @@ impl Retry {
         loop {
             let now = clock::now();
             let mut pay = |target: usize| run.retry.pay(target, now);
-            run.plan.see(self.breakers.shut(self.number, now));
+            run.plan.see(run.shut(now));
             match run.plan.next(now, &mut pay) {
                 Step::Start { target, kind } => run.start(target, kind, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
@@ -189,6 +189,15 @@ impl Retry {
 }
 
 impl Run<'_> {
+    fn asking(&self) -> Asking<'_> {
+        Asking { route: self.retry.number, model: self.call.model.as_deref() }
+    }
+
+    /// Endpoints that their breakers hold back from this call, and until when.
+    fn shut(&self, now: Instant) -> Vec<(usize, Instant)> {
+        self.retry.breakers.shut(self.asking(), now)
+    }
+
     fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
         let number = self.starts.len();
         self.starts.push(Start { target, kind, at: now, sent: None });
@@ -256,7 +265,7 @@ impl Run<'_> {
     fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
         let now = clock::now();
         let sent = self.starts.get(attempt).is_some_and(|start| start.sent.is_some());
-        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
+        self.plan.see(self.shut(now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         // What a breaker did not let through was no send, nor was a twin for which there was no place: they are no cause
         // of anything.
@@ -273,7 +282,7 @@ impl Run<'_> {
         let (kind, started) = (runner.kind, runner.started);
         drop(runner);
         self.note(attempt, kind, class, started, now);
-        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
+        self.plan.see(self.shut(now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         self.first.get_or_insert(failure);
     }
@@ -385,7 +394,7 @@ impl Run<'_> {
         let sends = self.plan.sends();
         let cause = self.first.take().unwrap_or_else(|| {
             if !late {
-                return self.retry.breakers.all_open(self.retry.number, &self.retry.names, now);
+                return self.retry.breakers.all_open(self.asking(), &self.retry.names, now);
             }
             let waited = now.saturating_duration_since(self.call.started);
             Failure::new(Class::DeadlineExceeded, format!("no answer within {} ms", waited.as_millis()))

@@ -13,7 +13,7 @@
 //! | retry budget | route's name and the target's endpoints by name |
 //! | executions of calls with an `Idempotency-Key`, and their answers | key, caller, surface, and the route's name |
 //! | room for answers that are held | always |
-//! | a route's own circuit | route's name |
+//! | a model's own circuit | route's name |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,9 @@ use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::Health;
 use crate::layer::room::Room;
-use crate::layer::state::{Breakers, Fuse, Kept, Keys, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
+use crate::layer::state::{
+    Breakers, Fuse, Guarded, Kept, Keys, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots,
+};
 use crate::policy::RouteSettings;
 use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
 
@@ -97,7 +99,8 @@ impl Carried {
             let fuse = self.fuses.take(key, |_| {}, make);
             self.newest.insert(it.name.clone(), Arc::clone(&fuse));
             // What a client's own key is refused is the client's.
-            endpoints.push((fuse, it.breaker, !it.forward_client_key));
+            let ours = !it.forward_client_key;
+            endpoints.push(Guarded { fuse, settings: it.breaker, ours, one_model: it.model.is_some() });
         }
         let route = |it: &RouteSettings| Route { number: self.route(&it.name), targets: it.targets.clone() };
         let routes = settings.routes.iter().map(route).collect();

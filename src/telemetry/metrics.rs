@@ -211,20 +211,19 @@ impl Metrics {
         self.breakers.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
     }
 
-    /// What a breaker is at this moment; with a route, the route's own circuit.
-    pub fn breaker_is(&self, endpoint: usize, route: Option<usize>, is: BreakerState) {
+    /// What an endpoint's breaker is at this moment.
+    pub fn breaker_is(&self, endpoint: usize, is: BreakerState) {
         let Some(endpoint) = self.endpoints.get(endpoint).map(String::as_str) else { return };
-        match (route, self.route(route)) {
-            (None, _) => {
-                for one in BreakerState::ALL {
-                    self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
-                }
-            }
-            (Some(_), Some(route)) => {
-                let open = i64::from(is != BreakerState::Closed);
-                self.breakers.routes.with_label_values(&[endpoint, route.name.as_str()]).set(open);
-            }
-            (Some(_), None) => {}
+        for one in BreakerState::ALL {
+            self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
+        }
+    }
+
+    /// How many circuits of single models are not closed there at this moment.
+    pub fn models_open(&self, endpoint: usize, route: usize, open: usize) {
+        if let (Some(endpoint), Some(route)) = (self.endpoints.get(endpoint), self.route(Some(route))) {
+            let gauge = self.breakers.models.with_label_values(&[endpoint.as_str(), route.name.as_str()]);
+            gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
         }
     }
 
@@ -268,7 +267,7 @@ impl Metrics {
 struct Breakers {
     state: IntGaugeVec,
     transitions: IntCounterVec,
-    routes: IntGaugeVec,
+    models: IntGaugeVec,
 }
 
 impl Breakers {
@@ -279,9 +278,9 @@ impl Breakers {
             "Changes of state of an endpoint's breaker, circuits of single routes included.",
             &["endpoint", "to", "reason"],
         )?;
-        let routes = add.readings(
-            "outrigger_breaker_route_open",
-            "1 while a route's own circuit holds back its sends to an endpoint that several routes share.",
+        let models = add.readings(
+            "outrigger_breaker_models_open",
+            "Models of an endpoint whose own circuit is not closed, where several are known.",
             &["endpoint", "route"],
         )?;
         for endpoint in endpoints {
@@ -293,7 +292,7 @@ impl Breakers {
                 transitions.with_label_values(&[endpoint.as_str(), to.as_str(), reason.as_str()]);
             }
         }
-        Ok(Self { state, transitions, routes })
+        Ok(Self { state, transitions, models })
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use crate::policy::Budget;
 
-pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
+pub use breakers::{Asking, Breakers, CircuitView, Entry, Fuse, Guarded, Route};
 pub use dedupe::{Execution, Keyed, Keys};
 pub use kept::Kept;
 pub use memory::{Hold, Memory};

@@ -128,7 +128,7 @@ fn call(spec: &CallSpec) -> Call {
         path: "/chat/completions".into(),
         headers: HeaderMap::new(),
         body: RequestBody::Whole(vec![b'x'; spec.bytes].into()),
-        model: Some("m".into()),
+        model: Some(spec.model.clone()),
         model_span: None,
         stream: spec.stream,
         include_usage: false,

@@ -198,6 +198,8 @@ pub struct CallSpec {
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
+    /// The model it names.
+    pub model: String,
 }
 
 impl Default for CallSpec {
@@ -220,6 +222,7 @@ impl Default for CallSpec {
             idempotency_key: None,
             bytes: 100,
             prefix: None,
+            model: "m".into(),
         }
     }
 }
