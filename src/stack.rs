@@ -9,25 +9,35 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::{Breakers, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Capabilities, Hedges, SharedBudget, Slots};
 use crate::layer::{
-    AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
+    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
     ObserveCallLayer, RetryLayer,
 };
+use crate::dialect::Dialect;
 use crate::policy::RouteSettings;
+use crate::policy::capability::Ability;
 use crate::transport::{EndpointSettings, Leaf};
 
 /// The call stack of one route.
 #[rustfmt::skip]
 fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> CallService {
-    let budgets = Arc::clone(&shared.budgets[number]);
+    let around = Around {
+        names: Arc::clone(&shared.names),
+        budgets: Arc::clone(&shared.budgets[number]),
+        breakers: shared.breakers.clone(),
+        capabilities: shared.capabilities.clone(),
+        hedges: Hedges::new(route.hedge, route.targets.len()),
+        slots: shared.slots.clone(),
+        sink: Arc::clone(&shared.sink),
+    };
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, shared.breakers.clone()))
+        .layer(RetryLayer::new(number, Arc::clone(&route), around))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
         // that this call has not asked, the less busy of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
@@ -65,6 +75,7 @@ struct Shared {
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     slots: Slots,
     breakers: Breakers,
+    capabilities: Capabilities,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -81,6 +92,8 @@ pub struct Stacks {
     pub slots: Slots,
     /// One breaker per endpoint.
     pub breakers: Breakers,
+    /// What each endpoint can do.
+    pub capabilities: Capabilities,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -122,12 +135,23 @@ where
         budgets: budgets.collect(),
         slots: slots.clone(),
         breakers: breakers.clone(),
+        capabilities: capabilities(settings),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { attempts, budgets, slots, breakers, pools, .. } = shared;
-    Stacks { calls, attempts, budgets, slots, breakers, pools }
+    let Shared { attempts, budgets, slots, breakers, capabilities, pools, .. } = shared;
+    Stacks { calls, attempts, budgets, slots, breakers, capabilities, pools }
+}
+
+/// What the config says of each endpoint.
+fn capabilities(settings: &Settings) -> Capabilities {
+    let one = |endpoint: &'_ EndpointSettings| {
+        // vLLM refuses a prompt that leaves no room for what is to be written; others cut what they write.
+        let ability = Ability::new(endpoint.window, endpoint.supports, endpoint.dialect == Dialect::Vllm);
+        (ability, endpoint.supports, endpoint.model.clone())
+    };
+    Capabilities::new(settings.endpoints.iter().map(one).collect())
 }
 
 /// The breakers of all endpoints, who know which routes share which endpoint.

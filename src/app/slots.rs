@@ -1,4 +1,5 @@
-//! Asks servers that can tell how many sends they take at once, and hands it to the limits.
+//! Asks servers that can tell how many sends they take at once and how much a prompt may hold, and hands it to the limits
+//! and to what is known of their abilities.
 //!
 //! Only llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
 //! once an answer of its own has shown what it is. Nothing depends on it: who does not tell is learnt from.
@@ -29,8 +30,11 @@ async fn ask(gateway: Arc<Gateway>, endpoint: usize, dialect: Dialect, props: Pr
         slots.spotted(endpoint).await;
     }
     loop {
-        if let Some(total) = props.slots().await {
-            slots.found(endpoint, total, clock::now());
+        if let Some(told) = props.told().await {
+            slots.found(endpoint, told.slots, clock::now());
+            if let Some(window) = told.window {
+                gateway.stacks().capabilities.tell(endpoint, window);
+            }
         }
         clock::sleep(EVERY).await;
     }

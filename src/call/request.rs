@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 
-use super::{Class, RequestBody, Upload, Verdict};
+use super::{Asks, Class, RequestBody, Upload, Verdict};
 
 /// Which API surface a call came in on. Each has its own shape of answers, streams and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +126,8 @@ pub struct Call {
     pub choices: u64,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,
+    /// What it asks of a model.
+    pub asks: Asks,
     /// When the request line was read, monotonic.
     pub started: Instant,
     /// How long the client says it will wait, from `x-outrigger-timeout` or its SDK's own headers.
@@ -248,6 +250,8 @@ pub struct Attempt {
     pub endpoint: usize,
     /// Endpoints this call has asked already; they are chosen only when nothing else is left.
     pub used: Vec<usize>,
+    /// Endpoints that cannot serve it, or are not to; they are never chosen.
+    pub unfit: Vec<usize>,
     /// Its place at the endpoint, once it has one.
     pub place: Option<Place>,
     /// The streamed body, for the one send that may carry it.

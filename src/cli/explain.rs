@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{FAILED, FINE, SourceArgs, output};
+use crate::call::Capability;
+use crate::config::show::percentile;
 use crate::config::units::{show_duration, show_ratio};
 use crate::config::{Loaded, Part};
 use crate::policy::glob;
@@ -93,7 +95,13 @@ fn targets(loaded: &Loaded, route: &RouteSettings, model: Option<&str>) -> Vec<[
                 (None, Some(asked)) => format!("sends `{asked}`"),
                 (None, None) => "sends the model asked for".to_owned(),
             };
-            let what = format!("{sent}, dialect {}, {}", endpoint.dialect.as_str(), credential(endpoint));
+            let mut what = format!("{sent}, dialect {}, {}", endpoint.dialect.as_str(), credential(endpoint));
+            if let Some(window) = endpoint.window {
+                let _ = write!(what, ", holds {window} tokens");
+            }
+            for capability in Capability::ALL.into_iter().filter(|one| endpoint.supports.get(*one) == Some(false)) {
+                let _ = write!(what, ", no {}", capability.as_str());
+            }
             rows.push([head, endpoint.name.clone(), endpoint.url.clone(), what]);
         }
     }
@@ -112,7 +120,7 @@ fn credential(endpoint: &EndpointSettings) -> String {
 fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
     let row = |key: &str, value: String| [key.to_owned(), value, part.origin(key).to_string(), String::new()];
     let (timeouts, retry) = (route.timeouts, route.retry);
-    vec![
+    let mut rows = vec![
         row("timeouts.headers", show_duration(timeouts.headers)),
         row("timeouts.first_token", show_duration(timeouts.first_token)),
         row("timeouts.total", show_duration(timeouts.total)),
@@ -123,7 +131,14 @@ fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
         row("retry.respect_retry_after", retry.respect_retry_after.to_string()),
         row("max_sends", route.max_sends.to_string()),
         row("queue.wait", show_duration(route.queue_wait)),
-    ]
+    ];
+    let hedge = route.hedge;
+    if !hedge.on {
+        rows.push(row("hedge", "off".to_owned()));
+        return rows;
+    }
+    rows.extend([row("hedge.after", percentile(hedge.after)), row("hedge.budget", show_ratio(hedge.budget))]);
+    rows
 }
 
 fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::policy::HedgeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
 
 use super::origin::{Origin, Part};
@@ -27,6 +28,8 @@ pub struct Policy {
     pub concurrency: Concurrency,
     /// Wait for a place.
     pub queue_wait: Duration,
+    /// A send beside one that is late.
+    pub hedge: HedgeSettings,
     /// Where each was given.
     pub part: Part,
 }
@@ -40,6 +43,7 @@ impl Default for Policy {
             breaker: BreakerSettings::default(),
             concurrency: Concurrency::default(),
             queue_wait: QUEUE_WAIT,
+            hedge: HedgeSettings::default(),
             part: Part::default(),
         }
     }
@@ -79,6 +83,12 @@ impl Policy {
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
+        over.switch("hedge", &mut merged.hedge.on);
+        over.read("hedge.after", &mut merged.hedge.after, |text| {
+            let percentile: f64 = text.strip_prefix('p')?.parse().ok()?;
+            Some(percentile / 100.0)
+        });
+        over.read("hedge.budget", &mut merged.hedge.budget, |text| units::ratio(text).ok());
         merged
     }
 
@@ -114,6 +124,22 @@ impl Policy {
                 .label("the first wait would pass the longest")
                 .help("make `base` at most `max`"),
             );
+        }
+        let HedgeSettings { on, after, budget } = self.hedge;
+        let least = self.hedge.least_budget();
+        if on && budget + 1e-9 < least {
+            let span = self.later("hedge", "hedge.budget");
+            let span = if span.line > 0 { span } else { self.later("hedge.after", "hedge.after") };
+            let (share, least) = (units::show_ratio(budget), units::show_ratio(least));
+            let percentile = (after * 100.0).round();
+            let message = format!("`hedge.budget` ({share}) is less than the share of calls that are late ({least})");
+            let problem = Problem::new(Code::Conflict, span, message)
+                .label("would be spent before most of the late calls")
+                .help(format!("make `budget` at least {least}, or hedge later than `after: p{percentile}`"));
+            // What `defaults` says is said once, not by each route.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
 

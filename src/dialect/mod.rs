@@ -5,6 +5,7 @@
 //! known quirk is recognised by what is on the wire before it is by the server's name.
 
 pub mod errors;
+mod lacks;
 pub mod retry_after;
 pub mod stream;
 mod words;

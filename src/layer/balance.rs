@@ -69,7 +69,8 @@ impl Balance {
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
-        for endpoint in endpoints.iter().copied() {
+        let fit = |endpoint: &usize| !attempt.unfit.contains(endpoint);
+        for endpoint in endpoints.iter().copied().filter(fit) {
             let Ok(allowed) = self.breakers.peek(endpoint, attempt.route, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it.
@@ -79,7 +80,8 @@ impl Balance {
             open.push(Candidate { endpoint, share: allowed.share });
         }
         if open.is_empty() {
-            open = endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0 }).collect();
+            let fit = endpoints.iter().copied().filter(fit);
+            open = fit.map(|endpoint| Candidate { endpoint, share: 1.0 }).collect();
         }
         Some((open, due))
     }

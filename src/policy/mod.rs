@@ -5,15 +5,20 @@ pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod capability;
 pub mod glob;
+pub mod hedge;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
+pub mod quantile;
 pub mod queue;
 pub mod settings;
 
 pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
+pub use capability::Supports;
+pub use hedge::{HedgeSettings, Hedger};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{

@@ -14,7 +14,10 @@
 //! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
 //! 5. Whoever is held back by a breaker is not asked: the next of the pool is, else the next target, at once and
 //!    unpaid. A send that a breaker refuses all the same was none.
-//! 6. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
+//! 6. Whoever cannot serve the call is never asked. A refusal for what an endpoint lacks is no reason to stop: whoever
+//!    may have it is asked, once each, and nobody twice.
+//! 7. A first send that is late gets one beside it at another endpoint of its target, where hedging is on.
+//! 8. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
 
 use std::time::{Duration, Instant};
@@ -36,6 +39,12 @@ pub enum Step {
         target: usize,
         /// Why it is made.
         kind: AttemptKind,
+    },
+    /// The call's only send is late: start one beside it at another endpoint of the target, if the target's hedging
+    /// allows it; then say so with [`Plan::hedge`].
+    Hedge {
+        /// Which target of the route, counted from 0.
+        target: usize,
     },
     /// Give up a running send: it failed with this class.
     Drop {
@@ -84,6 +93,8 @@ struct Sent {
     /// When it went out; before that it waits for a place, and waiting is not silence.
     started: Option<Instant>,
     head: bool,
+    /// From when on it is late.
+    late: Option<Instant>,
     /// Its patience ran out, and what that allows was done.
     silent: bool,
     /// Its headers clock ran out, and what that allows was done.
@@ -132,6 +143,8 @@ pub struct Plan<'a> {
     forbidden: bool,
     /// Endpoints that are held back, and until when.
     shut: Vec<(usize, Instant)>,
+    /// Endpoints that cannot serve the call.
+    unfit: Vec<usize>,
     /// What the last real failure was, should what follows it not be let through.
     last: Option<(usize, Failure, f64)>,
 }
@@ -150,6 +163,7 @@ impl<'a> Plan<'a> {
             transparent_used: false,
             forbidden: false,
             shut: Vec::new(),
+            unfit: Vec::new(),
             last: None,
         }
     }
@@ -157,6 +171,16 @@ impl<'a> Plan<'a> {
     /// Endpoints that are held back now, and until when; to be told before each decision.
     pub fn see(&mut self, shut: Vec<(usize, Instant)>) {
         self.shut = shut;
+    }
+
+    /// Endpoints that cannot serve the call; they are never asked.
+    pub fn pass_over(&mut self, unfit: Vec<usize>) {
+        self.unfit = unfit;
+    }
+
+    /// Endpoints that are passed over.
+    pub fn passed_over(&self) -> &[usize] {
+        &self.unfit
     }
 
     /// The next step. `pay(target)` asks that target's budget for one repeat and is called only for a send that is
@@ -203,6 +227,20 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// From when on a send that went out is late.
+    pub fn late_at(&mut self, attempt: usize, at: Instant) {
+        // One beside the first send of a call, and no second: after a failure the next send is a repeat.
+        let alone = self.claimed() == 1 && self.terms.streamed && !self.terms.options.no_hedge;
+        if let Some(sent) = self.sent.get_mut(attempt).filter(|_| alone) {
+            sent.late = Some(at);
+        }
+    }
+
+    /// A send that [`Step::Hedge`] asked for is started.
+    pub fn hedge(&mut self, target: usize) {
+        self.start(target, AttemptKind::Hedge);
+    }
+
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
         let Some(sent) = self.sent.get_mut(attempt) else { return };
@@ -214,6 +252,9 @@ impl<'a> Plan<'a> {
                 Class::BreakerOpen => return self.held_back(attempt, now),
                 _ => {}
             }
+        }
+        if failure.lacks.is_some() {
+            return self.unable(target, now);
         }
         if failure.retry == Retry::Never {
             // A twin that is already running keeps the word, but nothing new is sent.
@@ -241,6 +282,17 @@ impl<'a> Plan<'a> {
         if self.running() == 0 && self.next.is_none() && self.may_send() {
             self.next = self.next_target(target, now).map(|target| Next::onward(target, now));
         }
+    }
+
+    /// A model cannot serve the call as it stands, and would say so again. Whoever may be able to is asked.
+    fn unable(&mut self, target: usize, now: Instant) {
+        if self.running() > 0 || self.next.is_some() || !self.may_send() {
+            return;
+        }
+        let in_pool = self.unused_in(target, now) && !self.spent[target].closed;
+        let again = Next { at: now, target, kind: AttemptKind::Retry, paid: true };
+        let onward = || self.next_target(target, now).map(|target| Next::onward(target, now));
+        self.next = if in_pool { Some(again) } else { onward() };
     }
 
     /// A breaker closed between the choice and the send. Whoever else can be asked is, as if nothing had been.
@@ -310,6 +362,7 @@ impl<'a> Plan<'a> {
             endpoint: None,
             started: None,
             head: false,
+            late: None,
             silent: false,
             overdue: false,
             state: State::Running,
@@ -409,11 +462,18 @@ impl<'a> Plan<'a> {
     fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
         let sent = self.sent.get(attempt).filter(|sent| sent.state == State::Running)?;
         let (target, age) = (sent.target, now.saturating_duration_since(sent.started?));
-        let (silent, overdue) = (sent.silent, sent.overdue);
+        let (head, silent, overdue, late) = (sent.head, sent.silent, sent.overdue, sent.late);
         if !self.may_send() {
             return None;
         }
-        if self.terms.streamed && !sent.head && !overdue && age >= self.route.timeouts.headers {
+        if late.is_some_and(|late| late <= now) {
+            self.sent[attempt].late = None;
+            let has_twin = self.sent.iter().any(|sent| sent.kind == AttemptKind::Hedge);
+            if self.running() == 1 && !has_twin && self.unused_in(target, now) && !self.spent[target].closed {
+                return Some(Step::Hedge { target });
+            }
+        }
+        if self.terms.streamed && !head && !overdue && age >= self.route.timeouts.headers {
             self.sent[attempt].overdue = true;
             if self.can_ask_another(target, now) {
                 return Some(Step::Drop { attempt, class: Class::HeadersTimeout });
@@ -424,7 +484,7 @@ impl<'a> Plan<'a> {
         }
         self.sent[attempt].silent = true;
         if self.terms.options.no_hedge {
-            let class = if self.sent[attempt].head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
+            let class = if head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
             return self.can_ask_another(target, now).then_some(Step::Drop { attempt, class });
         }
         if self.unused_in(target, now) && !self.spent[target].closed && pay(target) {
@@ -444,7 +504,7 @@ impl<'a> Plan<'a> {
             let silent = (!sent.silent).then(|| started + self.patience);
             let overdue =
                 (self.terms.streamed && !sent.head && !sent.overdue).then(|| started + self.route.timeouts.headers);
-            for clock in [silent, overdue].into_iter().flatten().filter(|clock| *clock > now) {
+            for clock in [silent, overdue, sent.late].into_iter().flatten().filter(|clock| *clock > now) {
                 at = at.min(clock);
             }
         }
@@ -479,7 +539,7 @@ impl<'a> Plan<'a> {
     }
 
     fn is_shut(&self, endpoint: usize, at: Instant) -> bool {
-        self.shut.iter().any(|(shut, until)| *shut == endpoint && *until > at)
+        self.unfit.contains(&endpoint) || self.shut.iter().any(|(shut, until)| *shut == endpoint && *until > at)
     }
 
     fn next_target(&self, target: usize, now: Instant) -> Option<usize> {

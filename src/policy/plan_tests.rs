@@ -1,6 +1,7 @@
 //! The plan against tables of what should follow what, and against its invariants under random histories.
 
 use super::*;
+use crate::call::{Capability, Lack};
 use crate::policy::{Backoff, RetrySettings, Target, Timeouts};
 use proptest::prelude::*;
 
@@ -20,6 +21,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
         },
         max_sends: 4,
         queue_wait: 5 * SECOND,
+        hedge: crate::policy::HedgeSettings::default(),
     }
 }
 
@@ -63,7 +65,7 @@ fn story(
             }
             Step::Wait(until) => time = until,
             Step::Drop { attempt, class } => plan.failed(attempt, &fail(class), time, 0.5),
-            Step::Stop => return told,
+            Step::Stop | Step::Hedge { .. } => return told,
         }
     }
 }
@@ -350,6 +352,117 @@ fn a_twin_without_a_place_leaves_the_slow_one_its_word() {
     assert_eq!(plan.next(later, &mut |_| true), Step::Start { target: 0, kind: AttemptKind::Retry });
 }
 
+fn lacks(lack: Lack) -> Failure {
+    Failure { lacks: Some(lack), ..fail(Class::ContextOverflow) }
+}
+
+/// What follows a refusal of the only send so far, by the first endpoint of the first target.
+fn after_a_refusal(route: &RouteSettings, unfit: &[usize], terms: Terms, lack: Lack) -> Step {
+    let now = terms.deadline - 120 * SECOND;
+    let mut plan = Plan::new(route, terms);
+    assert_eq!(plan.next(now, &mut |_| true), start(0, AttemptKind::First));
+    plan.dispatched(0, 0, now);
+    plan.pass_over(unfit.to_vec());
+    plan.failed(0, &lacks(lack), now, 0.5);
+    plan.next(now, &mut |_| true)
+}
+
+#[test]
+fn a_refusal_for_what_is_lacking_moves_on_to_who_may_have_it() {
+    let (route, now) = (route(&[&[0, 1], &[2], &[3]]), Instant::now());
+    use AttemptKind::*;
+    for (unfit, next) in [
+        (&[0][..], start(0, Retry)),
+        (&[0, 1], start(1, Fallback)),
+        (&[0, 1, 2], start(2, Fallback)),
+        (&[0, 1, 2, 3], Step::Stop),
+    ] {
+        for lack in [Lack::Window(Some(8000)), Lack::Window(None), Lack::Of(Capability::Tools)] {
+            assert_eq!(after_a_refusal(&route, unfit, terms(now), lack), next, "{unfit:?}");
+        }
+    }
+    let only = |options| after_a_refusal(&route, &[0, 1], Terms { options, ..terms(now) }, Lack::Window(None));
+    assert_eq!(only(Options { no_fallback: true, ..Options::default() }), Step::Stop);
+    assert_eq!(only(Options { retries: Some(0), ..Options::default() }), Step::Stop);
+    let once = Terms { replayable: false, ..terms(now) };
+    assert_eq!(after_a_refusal(&route, &[0, 1], once, Lack::Window(None)), Step::Stop);
+}
+
+#[test]
+fn any_other_fault_of_the_caller_s_stays_where_it_is() {
+    let (route, now) = (route(&[&[0], &[1]]), Instant::now());
+    for class in [Class::ContentFilter, Class::Upstream400, Class::ContextOverflow, Class::Refusal, Class::LengthCap] {
+        assert_eq!(story(&route, terms(now), now, &[fail(class)]), [(0, AttemptKind::First, Duration::ZERO)]);
+    }
+}
+
+#[test]
+fn who_cannot_serve_the_call_is_never_asked() {
+    let (route, now) = (route(&[&[0], &[1, 2], &[3]]), Instant::now());
+    let first = |unfit: &[usize]| {
+        let mut plan = Plan::new(&route, terms(now));
+        plan.pass_over(unfit.to_vec());
+        plan.next(now, &mut |_| true)
+    };
+    assert_eq!(first(&[0]), start(1, AttemptKind::Fallback));
+    assert_eq!(first(&[0, 1]), start(1, AttemptKind::Fallback));
+    assert_eq!(first(&[0, 1, 2]), start(2, AttemptKind::Fallback));
+    assert_eq!(first(&[0, 1, 2, 3]), Step::Stop);
+}
+
+#[test]
+fn a_first_send_that_is_late_gets_one_beside_it() {
+    let (route, now) = (route(&[&[0, 1], &[2]]), Instant::now());
+    let late = now + SECOND;
+    let sent = |terms: Terms| {
+        let mut plan = Plan::new(&route, terms);
+        assert_eq!(plan.next(now, &mut |_| true), start(0, AttemptKind::First));
+        plan.dispatched(0, 0, now);
+        plan.late_at(0, late);
+        plan
+    };
+    let mut plan = sent(terms(now));
+    assert_eq!(plan.next(now, &mut |_| true), Step::Wait(late));
+    assert_eq!(plan.next(late, &mut |_| panic!("hedging has its own budget")), Step::Hedge { target: 0 });
+    // Not allowed: nothing more is asked, and its patience goes on as ever.
+    assert_eq!(plan.next(late, &mut |_| true), Step::Wait(now + 10 * SECOND));
+    assert_eq!(plan.next(now + 10 * SECOND, &mut |_| true), start(0, AttemptKind::Hedge));
+
+    let mut plan = sent(terms(now));
+    assert_eq!(plan.next(late, &mut |_| true), Step::Hedge { target: 0 });
+    plan.hedge(0);
+    plan.dispatched(1, 1, late);
+    plan.late_at(1, late + SECOND);
+    assert_eq!(plan.next(late, &mut |_| true), Step::Wait(now + 10 * SECOND), "one hedge and no second");
+    assert_eq!(plan.standing(0, late + SECOND), None, "to lose is no failure");
+
+    let off = Options { no_hedge: true, ..Options::default() };
+    for terms in [
+        Terms { options: off, ..terms(now) },
+        Terms { streamed: false, ..terms(now) },
+        Terms { replayable: false, ..terms(now) },
+        Terms { options: Options { retries: Some(0), ..Options::default() }, ..terms(now) },
+    ] {
+        assert!(!matches!(sent(terms).next(late, &mut |_| true), Step::Hedge { .. }));
+    }
+    let mut plan = sent(terms(now));
+    plan.see(vec![(1, late + SECOND)]);
+    assert_eq!(plan.next(late, &mut |_| true), Step::Wait(now + 10 * SECOND), "nobody else in the pool");
+}
+
+#[test]
+fn a_repeat_is_not_hedged() {
+    let (route, now) = (route(&[&[0, 1, 2]]), Instant::now());
+    let mut plan = Plan::new(&route, terms(now));
+    plan.next(now, &mut |_| true);
+    plan.dispatched(0, 0, now);
+    plan.failed(0, &fail(Class::Upstream500), now, 0.0);
+    assert_eq!(plan.next(now, &mut |_| true), start(0, AttemptKind::Retry));
+    plan.dispatched(1, 1, now);
+    plan.late_at(1, now + SECOND);
+    assert_eq!(plan.next(now + SECOND, &mut |_| true), Step::Wait(now + 10 * SECOND));
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Fail(usize, usize, u64),
@@ -358,6 +471,8 @@ enum Event {
     /// These endpoints are held back for so many milliseconds.
     Shut(u16, u64),
     Dispatch(usize),
+    /// It cannot serve the call, and these others cannot either.
+    Lack(usize, u16),
 }
 
 proptest! {
@@ -374,7 +489,10 @@ proptest! {
             (0usize..8).prop_map(Event::Head),
             (any::<u16>(), 0u64..5_000).prop_map(|(which, millis)| Event::Shut(which, millis)),
             (0usize..8).prop_map(Event::Dispatch),
+            (0usize..8, any::<u16>()).prop_map(|(n, others)| Event::Lack(n, others)),
         ], 0..40),
+        late_after in 0u64..20_000,
+        hedging in any::<bool>(),
     ) {
         let mut number = 0..;
         let targets: Vec<Vec<usize>> = shape.iter().map(|size| number.by_ref().take(*size).collect()).collect();
@@ -386,6 +504,7 @@ proptest! {
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
         let (mut forbidden, mut made, mut out) = (false, Vec::new(), Vec::new());
         let (mut kinds, mut shut) = (Vec::new(), Vec::new());
+        let (mut unfit, mut hedges): (Vec<usize>, u32) = (Vec::new(), 0);
         let mut events = events.into_iter();
         for _ in 0..500 {
             let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
@@ -399,11 +518,25 @@ proptest! {
                     let n = made.len();
                     kinds.push(repeat);
                     made.push(targets[target][n % targets[target].len()]);
+                    prop_assert!(targets[target].iter().any(|at| !unfit.contains(at)), "sent to who cannot serve it");
                     if n % 2 == 0 {
                         plan.dispatched(n, made[n], now);
+                        plan.late_at(n, now + Duration::from_millis(late_after));
                         out.push(n);
                     }
                     running.push(n);
+                }
+                Step::Hedge { target } => {
+                    prop_assert!(running.len() == 1, "beside nothing, or beside two");
+                    let other = targets[target].iter().find(|at| !unfit.contains(at) && !plan.used().contains(at));
+                    prop_assert!(other.is_some(), "nobody else in the pool");
+                    if hedging {
+                        hedges += 1;
+                        plan.hedge(target);
+                        kinds.push(false);
+                        running.push(made.len());
+                        made.push(*other.unwrap());
+                    }
                 }
                 Step::Drop { attempt, class } => {
                     prop_assert!(running.contains(&attempt));
@@ -433,6 +566,14 @@ proptest! {
                             shut = (0..16).filter(|at| which >> at & 1 == 1).map(|at| (at, until)).collect();
                             plan.see(shut.clone());
                         }
+                        Some(Event::Lack(n, others)) if out.contains(&n) && running.contains(&n) => {
+                            running.retain(|other| *other != n);
+                            unfit.push(made[n]);
+                            unfit.extend((0..16).filter(|at| others >> at & 1 == 1));
+                            plan.pass_over(unfit.clone());
+                            let lacks = Some(crate::call::Lack::Window(None));
+                            plan.failed(n, &Failure { lacks, ..fail(Class::ContextOverflow) }, now, 0.5);
+                        }
                         Some(Event::Dispatch(n)) if running.contains(&n) && !out.contains(&n) => {
                             plan.dispatched(n, made[n], now);
                             out.push(n);
@@ -443,6 +584,7 @@ proptest! {
             }
         }
         prop_assert!(plan.sends() <= cap, "{} sends of {cap}", plan.sends());
+        prop_assert!(hedges <= 1);
         prop_assert!(repeats <= paid + 1, "{repeats} repeats, {paid} paid");
         prop_assert!(matches!(plan.next(now.max(terms.deadline), &mut |_| true), Step::Stop));
     }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Method};
 use http_body_util::BodyExt;
 
 use super::options;
-use crate::call::{Call, CallError, Class, RequestBody, Surface, Upload};
+use crate::call::{Asks, Call, CallError, Class, RequestBody, Surface, Upload};
 use crate::clock;
 use crate::transport::headers::end_to_end;
 use crate::wire::envelope;
@@ -88,6 +88,11 @@ pub async fn read(
         path,
         headers,
         prompt_bytes: body.held(),
+        asks: Asks {
+            tools: envelope.has_tools,
+            json_schema: envelope.json_schema,
+            max_tokens: envelope.max_tokens,
+        },
         body,
         model: envelope.model,
         model_span: envelope.model_span,

@@ -7,7 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::LoadMetrics;
+use super::{LoadMetrics, OnwardMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -34,6 +34,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// Sends to further targets and beside late ones.
+    pub onward: OnwardMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -93,6 +95,7 @@ impl Metrics {
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let onward = OnwardMetrics::new(&add, routes)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -140,7 +143,7 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load })
+        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load, onward })
     }
 
     /// A call was accepted.

@@ -3,8 +3,10 @@
 mod load;
 pub mod log;
 pub mod metrics;
+mod onward;
 mod sink;
 
 pub use load::LoadMetrics;
 pub use metrics::Metrics;
+pub use onward::OnwardMetrics;
 pub use sink::Telemetry;

@@ -1,4 +1,4 @@
-//! What llama.cpp's server says of itself: how many slots it has, from `GET /props`.
+//! What llama.cpp's server says of itself: how many slots it has, and how much each holds, from `GET /props`.
 //!
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
@@ -28,9 +28,24 @@ pub struct Props {
     bearer: Option<HeaderValue>,
 }
 
+/// What it told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Sends it works on at once.
+    pub slots: usize,
+    /// Tokens each of them can hold.
+    pub window: Option<u64>,
+}
+
 #[derive(Deserialize)]
-struct Told {
+struct Said {
     total_slots: usize,
+    default_generation_settings: Option<Generation>,
+}
+
+#[derive(Deserialize)]
+struct Generation {
+    n_ctx: Option<u64>,
 }
 
 impl Props {
@@ -49,12 +64,12 @@ impl Props {
         Some(Self { client, uri: format!("{base}/props").parse().ok()?, bearer })
     }
 
-    /// Its slots, if it tells.
-    pub async fn slots(&self) -> Option<usize> {
+    /// Its slots and their window, if it tells.
+    pub async fn told(&self) -> Option<Told> {
         tokio::time::timeout(PATIENCE, self.ask()).await.ok().flatten()
     }
 
-    async fn ask(&self) -> Option<usize> {
+    async fn ask(&self) -> Option<Told> {
         let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
         let mut request = Request::new(body);
         *request.uri_mut() = self.uri.clone();
@@ -66,6 +81,8 @@ impl Props {
             return None;
         }
         let (body, _) = whole::collect_some(response.into_body()).await;
-        serde_json::from_slice::<Told>(&body).ok().map(|told| told.total_slots)
+        let said = serde_json::from_slice::<Said>(&body).ok()?;
+        let window = said.default_generation_settings.and_then(|each| each.n_ctx).filter(|window| *window > 0);
+        Some(Told { slots: said.total_slots, window })
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::{BreakerSettings, Concurrency, Timeouts};
+use crate::policy::{BreakerSettings, Concurrency, Supports, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -39,6 +39,10 @@ pub struct EndpointSettings {
     pub dialect: Dialect,
     /// Sent instead of the model that the caller asked for.
     pub model: Option<String>,
+    /// Tokens its model can hold, as configured.
+    pub window: Option<u64>,
+    /// What its model can and cannot do, as configured.
+    pub supports: Supports,
     /// `connect` and `idle` are the endpoint's own.
     pub timeouts: Timeouts,
     /// Sends in flight there.

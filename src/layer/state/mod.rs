@@ -2,6 +2,8 @@
 //! await.
 
 mod breakers;
+mod capabilities;
+mod hedges;
 mod slots;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +13,8 @@ use std::time::Instant;
 use crate::policy::Budget;
 
 pub use breakers::{Breakers, CircuitView, Entry};
+pub use capabilities::{AbilityView, Capabilities};
+pub use hedges::Hedges;
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.
@@ -31,6 +35,11 @@ impl SharedBudget {
     /// Asks for one repeat.
     pub fn withdraw(&self, now: Instant) -> bool {
         self.lock().withdraw(now)
+    }
+
+    /// Whether not even one repeat could be paid for.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        self.lock().is_spent(now)
     }
 
     /// Share left, 0 to 1.

@@ -15,10 +15,10 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method};
 use outrigger::call::{
-    Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
+    Asks, Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use outrigger::policy::{QUEUE_WAIT, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Concurrency, Mode, QUEUE_WAIT, RouteSettings, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
@@ -79,8 +79,13 @@ fn settings(scenario: &Scenario) -> Settings {
         forward_client_key: false,
         dialect: Default::default(),
         model: None,
+        window: scenario.abilities.get(*name).and_then(|abilities| abilities.window),
+        supports: scenario.supports(name),
         timeouts,
-        concurrency: scenario.concurrency(),
+        concurrency: match scenario.abilities.get(*name).and_then(|abilities| abilities.slots) {
+            Some(max) => Concurrency { mode: Mode::Fixed, max },
+            None => scenario.concurrency(),
+        },
         breaker: scenario.breaker(),
     };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
@@ -105,6 +110,7 @@ fn settings(scenario: &Scenario) -> Settings {
                 retry: scenario.retry(),
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
+                hedge: scenario.hedge(),
             };
             scenario.routes
         ],
@@ -119,13 +125,18 @@ fn call(spec: &CallSpec) -> Call {
         method: Method::POST,
         path: "/chat/completions".into(),
         headers: HeaderMap::new(),
-        body: RequestBody::Whole(vec![b'x'; spec.bytes].into()),
+        body: RequestBody::Whole(match (spec.words, spec.image) {
+            (0, false) => vec![b'x'; spec.bytes].into(),
+            (0, true) => r#"{"content":[{"type":"image_url"}]}"#.into(),
+            (words, _) => " word".repeat(words).into(),
+        }),
         model: Some("m".into()),
         model_span: None,
         stream: spec.stream,
         include_usage: false,
         choices: 1,
         prompt_bytes: spec.bytes,
+        asks: Asks { tools: spec.tools, ..Asks::default() },
         started: now,
         client_patience: spec.timeout,
         deadline: now,
@@ -306,6 +317,22 @@ fn invariants(
     }
     if slots.waiting_of(0) != 0 {
         problems.push(format!("{} sends still wait", slots.waiting_of(0)));
+    }
+    for (what, expected) in [("hedges", &scenario.hedges), ("fallbacks", &scenario.fallbacks)] {
+        let mut told: BTreeMap<String, u32> = BTreeMap::new();
+        for signal in signals.iter() {
+            let word = match signal {
+                Signal::Hedge { outcome, .. } if what == "hedges" => outcome,
+                Signal::Fallback { reason, .. } if what == "fallbacks" => reason,
+                _ => continue,
+            };
+            *told.entry((*word).to_owned()).or_default() += 1;
+        }
+        if let Some(expected) = expected
+            && *expected != told
+        {
+            problems.push(format!("{what}: expected {expected:?}, saw {told:?}"));
+        }
     }
     let mut shed: BTreeMap<String, u32> = BTreeMap::new();
     for signal in signals.iter() {
