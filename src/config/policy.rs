@@ -86,7 +86,7 @@ impl Policy {
         over.switch("hedge", &mut merged.hedge.on);
         over.read("hedge.after", &mut merged.hedge.after, |text| {
             let percentile: f64 = text.strip_prefix('p')?.parse().ok()?;
-            Some(percentile / 100.0)
+            (50.0..100.0).contains(&percentile).then_some(percentile / 100.0)
         });
         over.read("hedge.budget", &mut merged.hedge.budget, |text| units::ratio(text).ok());
         merged

@@ -174,28 +174,30 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        let make = || {
+        let make = |turn: u32| {
             let stack = stacks.calls[spec.route].clone();
             async move {
-                clock::sleep(spec.pause).await; // paces the load, not a wait
+                clock::sleep(spec.pause + spec.every * turn).await; // paces the load, not a wait
                 let future = one(stack, call(spec), clock::now());
                 let seen = match spec.leave {
                     Some(after) => tokio::time::timeout(after, future).await.ok(),
                     None => Some(future.await),
                 };
                 let found = expect.compare(seen.as_ref());
-                found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>()
+                (number, found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>())
             }
         };
+        let mut ended = Vec::new();
         if scenario.together {
-            together.extend((0..spec.times).map(|_| make()));
+            together.extend((0..spec.times).map(make));
         } else if spec.at_once {
-            problems.extend(join_all((0..spec.times).map(|_| make())).await.into_iter().flatten());
+            ended = join_all((0..spec.times).map(|_| make(0))).await;
         } else {
             for _ in 0..spec.times {
-                problems.extend(make().await);
+                ended.push(make(0).await);
             }
         }
+        problems.extend(ended.into_iter().flat_map(|(_, found)| found));
         let is = |at: usize| stacks.breakers.view(at, clock::now())[0].state.as_str();
         for (at, name) in scenario.script.keys().enumerate() {
             if let Some(want) = expect.breakers.get(name).filter(|want| *want != is(at)) {
@@ -203,8 +205,18 @@ async fn run(scenario: &Scenario) -> Vec<String> {
             }
         }
     }
-    while let Some(found) = together.next().await {
-        problems.extend(found);
+    let mut odd = vec![0; scenario.calls.len()];
+    while let Some((number, found)) = together.next().await {
+        odd[number] += u32::from(!found.is_empty());
+        if scenario.expect[number].share.is_none() {
+            problems.extend(found);
+        }
+    }
+    for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
+        let share = 1.0 - f64::from(odd[number]) / f64::from(spec.times);
+        if expect.share.is_some_and(|[least, most]| !(least..=most).contains(&share)) {
+            problems.push(format!("call {number}: {share} of them turned out so, not {:?}", expect.share));
+        }
     }
     problems.extend(invariants(scenario, &recorder, &scripted, &stacks.slots, settings.endpoints.len()));
     problems
@@ -299,6 +311,12 @@ fn invariants(
     let mut told: BTreeMap<String, u32> = BTreeMap::new();
     for (endpoint, verdict) in &verdicts {
         *told.entry(format!("{} {}", scripted[*endpoint].name(), verdict.as_str())).or_default() += 1;
+    }
+    for endpoint in scripted {
+        let most = scenario.asked_at_most.get(endpoint.name()).copied().unwrap_or(u32::MAX);
+        if endpoint.asked() > most {
+            problems.push(format!("{} was asked {} times, not {most} at most", endpoint.name(), endpoint.asked()));
+        }
     }
     let asked: u32 = scripted.iter().map(Scripted::asked).sum();
     if verdicts.len() as u32 != asked {

@@ -54,6 +54,9 @@ pub struct Scenario {
     pub expect: Vec<Expect>,
     /// What must have been counted of sends, as `endpoint verdict: count`.
     pub attempts: Option<BTreeMap<String, u32>>,
+    /// Sends that endpoints may have been asked for at most.
+    #[serde(default)]
+    pub asked_at_most: BTreeMap<String, u32>,
     /// What must have been counted of hedges, as `outcome: count`.
     pub hedges: Option<BTreeMap<String, u32>>,
     /// What must have been counted of sends to later targets, as `reason: count`.
@@ -202,6 +205,9 @@ pub struct CallSpec {
     pub route: usize,
     #[serde(deserialize_with = "span")]
     pub pause: Duration,
+    /// Of calls made together, how long each comes after the one before it.
+    #[serde(deserialize_with = "span")]
+    pub every: Duration,
     #[serde(deserialize_with = "maybe")]
     pub timeout: Option<Duration>,
     #[serde(deserialize_with = "maybe")]
@@ -228,6 +234,7 @@ impl Default for CallSpec {
             at_once: false,
             route: 0,
             pause: Duration::ZERO,
+            every: Duration::ZERO,
             timeout: None,
             leave: None,
             retries: None,
@@ -256,6 +263,8 @@ pub struct Expect {
     pub events: Option<u32>,
     #[serde(default, deserialize_with = "range")]
     pub took: Option<[Duration; 2]>,
+    /// Between which two shares of the calls (0 to 1) must be so; all of them without it.
+    pub share: Option<[f64; 2]>,
     /// What the breakers of these endpoints are afterwards.
     #[serde(default)]
     pub breakers: BTreeMap<String, String>,
