@@ -9,12 +9,12 @@ use tower::ServiceBuilder;
 
 use crate::call::Sink;
 use crate::config::Settings;
+use crate::dialect::Dialect;
 use crate::layer::state::{Breakers, Capabilities, Hedges, SharedBudget, Slots};
 use crate::layer::{
-    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, LimitLayer, ObserveAttemptLayer,
-    ObserveCallLayer, RetryLayer,
+    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, LimitLayer,
+    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
-use crate::dialect::Dialect;
 use crate::policy::RouteSettings;
 use crate::policy::capability::Ability;
 use crate::transport::{EndpointSettings, Leaf};

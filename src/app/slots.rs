@@ -1,8 +1,8 @@
 //! Asks servers that can tell how many sends they take at once and how much a prompt may hold, and hands it to the limits
 //! and to what is known of their abilities.
 //!
-//! Only llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
-//! once an answer of its own has shown what it is. Nothing depends on it: who does not tell is learnt from.
+//! llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
+//! once an answer of its own has shown what it is; and vLLM's, by its list of models, where the config names it. Nothing depends on it: who does not tell is learnt from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub fn askers(gateway: &Arc<Gateway>) -> Vec<impl Future<Output = ()> + Send + use<>> {
     let tls = tls_config();
     let endpoints = gateway.settings().endpoints.iter().enumerate();
-    let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp));
+    let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp | Dialect::Vllm));
     let props = may_tell.filter_map(|(number, it)| Some((number, it.dialect, Props::new(it, Arc::clone(&tls))?)));
     props.map(|(number, dialect, props)| ask(Arc::clone(gateway), number, dialect, props)).collect()
 }
@@ -31,7 +31,9 @@ async fn ask(gateway: Arc<Gateway>, endpoint: usize, dialect: Dialect, props: Pr
     }
     loop {
         if let Some(told) = props.told().await {
-            slots.found(endpoint, told.slots, clock::now());
+            if let Some(total) = told.slots {
+                slots.found(endpoint, total, clock::now());
+            }
             if let Some(window) = told.window {
                 gateway.stacks().capabilities.tell(endpoint, window);
             }

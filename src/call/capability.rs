@@ -17,8 +17,7 @@ pub enum Capability {
 
 impl Capability {
     /// Every one.
-    pub const ALL: [Capability; 4] =
-        [Capability::Tools, Capability::JsonSchema, Capability::Vision, Capability::Audio];
+    pub const ALL: [Capability; 4] = [Capability::Tools, Capability::JsonSchema, Capability::Vision, Capability::Audio];
 
     /// The public name, as in the config and in metrics.
     pub const fn as_str(self) -> &'static str {

@@ -159,8 +159,13 @@ fn hedging_is_off_or_a_map() {
     assert_eq!(with("", ", hedge: {}").unwrap(), HedgeSettings { on: true, ..own });
     let early = HedgeSettings { on: true, after: 0.9, budget: 0.12 };
     assert_eq!(with(", hedge: { after: p90, budget: 12% }", "").unwrap(), early);
-    assert_eq!(with(", hedge: { after: p90, budget: 12% }", ", hedge: off").unwrap(), HedgeSettings { on: false, ..early });
-    for (wrong, code) in [("on", Code::WrongType), ("{ after: p1 }", Code::BadValue), ("{ budget: 4% }", Code::Conflict)] {
+    assert_eq!(
+        with(", hedge: { after: p90, budget: 12% }", ", hedge: off").unwrap(),
+        HedgeSettings { on: false, ..early }
+    );
+    for (wrong, code) in
+        [("on", Code::WrongType), ("{ after: p1 }", Code::BadValue), ("{ budget: 4% }", Code::Conflict)]
+    {
         assert_eq!(with("", &format!(", hedge: {wrong}")).unwrap_err().problems[0].code, code, "{wrong}");
     }
 }
@@ -174,7 +179,9 @@ fn an_endpoint_s_abilities_are_read() {
     assert_eq!(endpoint.window, Some(32768));
     let said = Capability::ALL.map(|capability| endpoint.supports.get(capability));
     assert_eq!(said, [Some(false), None, Some(true), None]);
-    assert!(show::yaml(&loaded.settings).contains("    context_window: 32768\n    supports: { tools: off, vision: on }\n"));
+    assert!(
+        show::yaml(&loaded.settings).contains("    context_window: 32768\n    supports: { tools: off, vision: on }\n")
+    );
 }
 
 #[test]

@@ -129,7 +129,11 @@ mod tests {
         use Capability::{Audio, JsonSchema, Tools, Vision};
         for (status, message, what) in [
             (400, "registry.ollama.ai/library/gemma:2b does not support tools", Some(Tools)),
-            (400, "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set", Some(Tools)),
+            (
+                400,
+                "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set",
+                Some(Tools),
+            ),
             (500, "tools param requires --jinja flag", Some(Tools)),
             (400, "deepseek-reasoner does not support Function Calling", Some(Tools)),
             (404, "No endpoints found that support tool use. Try disabling \"search\".", Some(Tools)),
@@ -164,7 +168,10 @@ mod tests {
             ("the request exceeds the available context size. try increasing the context size", None),
             ("prompt is too long: 210000 tokens > 200000 maximum", Some(200_000)),
             ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease", Some(200_000)),
-            ("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).", Some(1_048_576)),
+            (
+                "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+                Some(1_048_576),
+            ),
             ("Prompt contains 40000 tokens, too large for model with 32768 maximum context length", Some(32768)),
             ("This model's maximum prompt length is 131072 but the request contains 200000 tokens.", Some(131_072)),
             ("`inputs` must have less than 1024 tokens. Given: 2000", Some(1024)),

@@ -23,8 +23,8 @@ use crate::call::{
     Outcome, Reply, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
 };
 use crate::clock;
-use fit::Fit;
 use crate::policy::{Plan, RouteSettings, Step, Terms};
+use fit::Fit;
 
 /// What the loops of all calls of a route share.
 #[derive(Clone)]

@@ -41,7 +41,11 @@ fn every_capability_against_what_is_known_of_it() {
                         (true, _, true) => Some(Missing { lack, sure: false }),
                         _ => None,
                     };
-                    assert_eq!(ability.missing(MODEL, &wants(needed), now), expected, "{one:?} {needed:?} {declared:?}");
+                    assert_eq!(
+                        ability.missing(MODEL, &wants(needed), now),
+                        expected,
+                        "{one:?} {needed:?} {declared:?}"
+                    );
                 }
             }
         }

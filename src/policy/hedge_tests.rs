@@ -179,7 +179,11 @@ fn simulate(hedge: Option<(f64, f64)>, alike: f64) -> Figures {
         took.push((speaks - now).as_secs_f64());
         if let Some(hedger) = &mut hedger {
             for (sent, heard) in running {
-                if heard == speaks { hedger.spoke(1000, heard - sent, now) } else { hedger.dropped(1000, speaks - sent, now) }
+                if heard == speaks {
+                    hedger.spoke(1000, heard - sent, now)
+                } else {
+                    hedger.dropped(1000, speaks - sent, now)
+                }
             }
         }
     }

@@ -70,7 +70,8 @@ impl Quantiles {
         let mut silent = 1.0;
         let mut watched = self.len(now) as f64;
         for number in 0..BUCKETS {
-            let count = |of: fn(&Slice) -> &[u32]| self.live(now).map(|slice| u64::from(of(slice)[number])).sum::<u64>();
+            let count =
+                |of: fn(&Slice) -> &[u32]| self.live(now).map(|slice| u64::from(of(slice)[number])).sum::<u64>();
             let (spoke, dropped) = (count(|slice| &slice.spoke) as f64, count(|slice| &slice.dropped) as f64);
             if spoke > 0.0 {
                 silent *= 1.0 - spoke / watched;
@@ -134,7 +135,10 @@ mod tests {
         for micros in (1_000..2_000_000).step_by(997) {
             let time = Duration::from_micros(micros);
             let edge = upper(bucket(time));
-            assert!(time < edge && edge <= time.mul_f64(1.0 + 1.0 / 16.0) + Duration::from_micros(1), "{time:?} {edge:?}");
+            assert!(
+                time < edge && edge <= time.mul_f64(1.0 + 1.0 / 16.0) + Duration::from_micros(1),
+                "{time:?} {edge:?}"
+            );
         }
         assert_eq!(bucket(Duration::ZERO), 0);
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);

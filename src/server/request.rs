@@ -88,11 +88,7 @@ pub async fn read(
         path,
         headers,
         prompt_bytes: body.held(),
-        asks: Asks {
-            tools: envelope.has_tools,
-            json_schema: envelope.json_schema,
-            max_tokens: envelope.max_tokens,
-        },
+        asks: Asks { tools: envelope.has_tools, json_schema: envelope.json_schema, max_tokens: envelope.max_tokens },
         body,
         model: envelope.model,
         model_span: envelope.model_span,

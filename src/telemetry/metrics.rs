@@ -143,7 +143,19 @@ impl Metrics {
         });
         let routes = per_route.collect();
         let endpoints = endpoints.to_vec();
-        Ok(Self { registry, calls, durations, attempts, interruptions, tokens, breakers, routes, endpoints, load, onward })
+        Ok(Self {
+            registry,
+            calls,
+            durations,
+            attempts,
+            interruptions,
+            tokens,
+            breakers,
+            routes,
+            endpoints,
+            load,
+            onward,
+        })
     }
 
     /// A call was accepted.

@@ -1,4 +1,5 @@
-//! What llama.cpp's server says of itself: how many slots it has, and how much each holds, from `GET /props`.
+//! What servers say of themselves: llama.cpp's how many slots it has and how much each holds, from `GET /props`; vLLM how
+//! much its model holds, from `GET /v1/models`.
 //!
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use super::client::HttpClient;
 use super::settings::{Credential, EndpointSettings};
 use super::whole;
+use crate::dialect::Dialect;
 
 /// A server that takes longer has other things to do.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,13 +28,20 @@ pub struct Props {
     client: HttpClient,
     uri: Uri,
     bearer: Option<HeaderValue>,
+    kind: Kind,
+}
+
+enum Kind {
+    LlamaCpp,
+    /// With the model that is asked for there, if it is always the same.
+    Vllm(Option<String>),
 }
 
 /// What it told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Told {
     /// Sends it works on at once.
-    pub slots: usize,
+    pub slots: Option<usize>,
     /// Tokens each of them can hold.
     pub window: Option<u64>,
 }
@@ -41,6 +50,17 @@ pub struct Told {
 struct Said {
     total_slots: usize,
     default_generation_settings: Option<Generation>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+    max_model_len: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +81,11 @@ impl Props {
             }
         };
         let client = HttpClient::new(tls, base.starts_with("https:"), settings.timeouts.connect);
-        Some(Self { client, uri: format!("{base}/props").parse().ok()?, bearer })
+        let (kind, uri) = match settings.dialect {
+            Dialect::Vllm => (Kind::Vllm(settings.model.clone()), format!("{}/models", settings.url)),
+            _ => (Kind::LlamaCpp, format!("{base}/props")),
+        };
+        Some(Self { client, uri: uri.parse().ok()?, bearer, kind })
     }
 
     /// Its slots and their window, if it tells.
@@ -81,8 +105,46 @@ impl Props {
             return None;
         }
         let (body, _) = whole::collect_some(response.into_body()).await;
-        let said = serde_json::from_slice::<Said>(&body).ok()?;
-        let window = said.default_generation_settings.and_then(|each| each.n_ctx).filter(|window| *window > 0);
-        Some(Told { slots: said.total_slots, window })
+        match &self.kind {
+            Kind::LlamaCpp => llama_cpp(&body),
+            Kind::Vllm(model) => vllm(&body, model.as_deref()),
+        }
+    }
+}
+
+fn llama_cpp(body: &[u8]) -> Option<Told> {
+    let said = serde_json::from_slice::<Said>(body).ok()?;
+    let window = said.default_generation_settings.and_then(|each| each.n_ctx).filter(|window| *window > 0);
+    Some(Told { slots: Some(said.total_slots), window })
+}
+
+/// The window of the one model that is asked for; without one, of all that are listed, if it is the same.
+fn vllm(body: &[u8], model: Option<&str>) -> Option<Told> {
+    let listed = serde_json::from_slice::<Listed>(body).ok()?.data;
+    let asked = listed.iter().filter(|one| model.is_none_or(|model| one.id == model));
+    let mut windows = asked.filter_map(|one| one.max_model_len);
+    let first = windows.next()?;
+    windows.all(|window| window == first).then_some(Told { slots: None, window: Some(first) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_servers_tell() {
+        let slots = |slots, window| Some(Told { slots: Some(slots), window });
+        let generation = br#"{"default_generation_settings":{"id":0,"n_ctx":8192,"params":{}},"total_slots":4}"#;
+        assert_eq!(llama_cpp(generation), slots(4, Some(8192)));
+        assert_eq!(llama_cpp(br#"{"total_slots":1}"#), slots(1, None));
+        assert_eq!(llama_cpp(br#"{"default_generation_settings":{"n_ctx":0},"total_slots":1}"#), slots(1, None));
+        assert_eq!(llama_cpp(b"{}"), None);
+        let two = br#"{"object":"list","data":[{"id":"a","max_model_len":4096},{"id":"b","max_model_len":32768}]}"#;
+        let window = |window| Some(Told { slots: None, window: Some(window) });
+        assert_eq!(vllm(two, Some("b")), window(32768));
+        assert_eq!(vllm(two, None), None, "which of them is not known");
+        assert_eq!(vllm(two, Some("c")), None);
+        let adapter = br#"{"data":[{"id":"a","max_model_len":4096},{"id":"lora","max_model_len":null}]}"#;
+        assert_eq!(vllm(adapter, None), window(4096));
     }
 }

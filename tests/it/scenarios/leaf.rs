@@ -67,7 +67,8 @@ impl Service<Attempt> for Scripted {
             Some(line) => line.clone(),
             None => {
                 let at = self.played.fetch_add(1, Ordering::Relaxed) as usize;
-                let lines: Vec<&Line> = self.lines.iter().filter(|line| line.key.is_none() && line.kind.is_none()).collect();
+                let lines: Vec<&Line> =
+                    self.lines.iter().filter(|line| line.key.is_none() && line.kind.is_none()).collect();
                 lines[at.min(lines.len() - 1)].clone()
             }
         };
