@@ -195,6 +195,7 @@ fn simulate(hedge: Option<(f64, f64)>, alike: f64) -> Figures {
 /// The table in the documentation is what this prints. The reference is a model without a plan, a clock or anything to
 /// learn; its hedges go out at the exact quantile.
 #[test]
+#[allow(clippy::print_stdout, reason = "the figures are for whoever writes them down")]
 fn the_tail_is_cut_as_in_the_reference() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/explanation/hedging.md");
     let page = std::fs::read_to_string(page).unwrap();

@@ -39,7 +39,7 @@ async fn ask(gateway: &Running, body: String) -> Answer {
     post(&http(), &format!("{}/chat/completions", base(gateway)), body).await
 }
 
-fn from<'a>(answer: &'a Answer) -> (Option<&'a str>, Option<&'a str>, Option<&'a str>) {
+fn from(answer: &Answer) -> (Option<&str>, Option<&str>, Option<&str>) {
     let header = |name| answer.header(name);
     (header("x-outrigger-endpoint"), header("x-outrigger-attempts"), header("x-outrigger-degraded"))
 }
