@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::dialect::Dialect;
 use crate::layer::state::{Breakers, Capabilities, Hedges, SharedBudget, Slots};
 use crate::layer::{
-    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, IdleLayer, LimitLayer,
+    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, IdleLayer, LimitLayer,
     ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
@@ -25,10 +25,10 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     let around = Around {
         names: Arc::clone(&shared.names),
         budgets: Arc::clone(&shared.budgets[number]),
-        breakers: shared.breakers.clone(),
+        breakers: shared.endpoints.breakers.clone(),
         capabilities: shared.capabilities.clone(),
         hedges: Hedges::new(route.hedge, route.targets.len()),
-        slots: shared.slots.clone(),
+        slots: shared.endpoints.slots.clone(),
         sink: Arc::clone(&shared.sink),
     };
     CallService::new(ServiceBuilder::new()
@@ -39,9 +39,8 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), around))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the less busy of two.
-        .service(Balance::new(number, route, shared.pools[number].clone(), Arc::clone(&shared.attempts),
-            shared.slots.clone(), shared.breakers.clone(), Arc::clone(&shared.sink))))
+        // that this call has not asked, the cheaper of two.
+        .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
 /// The attempt stack of one endpoint, over whatever asks it.
@@ -55,10 +54,10 @@ where
     S::Future: Send + 'static,
 {
     AttemptService::new(ServiceBuilder::new()
+        // Refuses before anything is sent, so that a refusal counts nowhere; hears once how each send ended.
+        .layer(BreakerLayer::new(breakers.clone()))
         // One outcome per send, at the end of its body.
         .layer(ObserveAttemptLayer::new(Arc::clone(sink)))
-        // Refuses before anything is held; judges the endpoint alone, by how each send ended.
-        .layer(BreakerLayer::new(breakers.clone()))
         // The send's place at the endpoint, kept until the body is dropped: what is in flight, and not more.
         .layer(LimitLayer::new(slots.clone()))
         // Silence between two model events; connect is the dialler's clock, headers and first token are the plan's.
@@ -71,10 +70,8 @@ where
 struct Shared {
     sink: Arc<dyn Sink>,
     names: Arc<Vec<String>>,
-    attempts: Arc<Vec<AttemptService>>,
+    endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
-    slots: Slots,
-    breakers: Breakers,
     capabilities: Capabilities,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
@@ -131,17 +128,20 @@ where
     let shared = Shared {
         sink: Arc::clone(sink),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
-        attempts: Arc::new(attempts.collect()),
+        endpoints: Endpoints {
+            stacks: Arc::new(attempts.collect()),
+            ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
+            slots: slots.clone(),
+            breakers: breakers.clone(),
+        },
         budgets: budgets.collect(),
-        slots: slots.clone(),
-        breakers: breakers.clone(),
         capabilities: capabilities(settings),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { attempts, budgets, slots, breakers, capabilities, pools, .. } = shared;
-    Stacks { calls, attempts, budgets, slots, breakers, capabilities, pools }
+    let Shared { endpoints, budgets, capabilities, pools, .. } = shared;
+    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, capabilities, pools }
 }
 
 /// What the config says of each endpoint.

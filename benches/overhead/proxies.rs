@@ -73,7 +73,7 @@ fn settings(upstream: SocketAddr) -> Settings {
         routes: vec![RouteSettings {
             name: "all".into(),
             model: "*".into(),
-            targets: vec![Target { endpoints: vec![0] }],
+            targets: vec![Target::of(vec![0])],
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: MAX_SENDS,

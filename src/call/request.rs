@@ -128,6 +128,8 @@ pub struct Call {
     pub prompt_bytes: usize,
     /// What it asks of a model.
     pub asks: Asks,
+    /// A number for the beginning of the prompt, where the route has a pool that goes by it.
+    pub prefix: Option<u64>,
     /// When the request line was read, monotonic.
     pub started: Instant,
     /// How long the client says it will wait, from `x-outrigger-timeout` or its SDK's own headers.

@@ -172,6 +172,13 @@ pub enum Signal {
         /// Prompt tokens that its endpoint may have read for nothing, estimated.
         tokens: u64,
     },
+    /// A send was given to an endpoint.
+    Picked {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// Why, in one word of a closed list.
+        reason: &'static str,
+    },
     /// A target had no place for a send.
     Shed {
         /// The route, as numbered in the settings.

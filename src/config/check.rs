@@ -178,10 +178,17 @@ fn target(item: &Node, key: &Key, problems: &mut Vec<Problem>) {
                 problems.push(kind(value, inner, "a list of endpoints", "write `{ balance: [a, b] }`"));
             }
             "balance" => {}
-            "by" => problems.push(not_available(inner, "routes[].targets[].by")),
+            "by" if item.get("balance").is_none() => {
+                let problem = Problem::new(Code::UnknownKey, inner.span, "`by` says how a pool shares its load");
+                problems.push(problem.label("this target is no pool").help("a pool is written `{ balance: [a, b] }`"));
+            }
+            "by" if !matches!(value.text(), Some("load" | "prefix")) => {
+                problems.push(kind(value, inner, "one of `load`, `prefix`", "write `{ balance: [a, b], by: prefix }`"));
+            }
+            "by" => {}
             _ => {
                 let problem = Problem::new(Code::UnknownKey, inner.span, format!("unknown key `{}`", inner.name));
-                let meant = nearest(&inner.name, &["balance"]);
+                let meant = nearest(&inner.name, &["balance", "by"]);
                 problems.push(match meant {
                     Some(meant) => problem.label(format!("a pool has no such key; did you mean `{meant}`?")),
                     None => problem.label("a pool has no such key").help("a pool is written `{ balance: [a, b] }`"),

@@ -293,7 +293,7 @@ pub static ROWS: &[Row] = &[
         TOP,
         Targets,
         "[local]",
-        "Endpoints, or pools as `{ balance: [a, b] }`, tried in this order.",
+        "Endpoints, or pools as `{ balance: [a, b] }`, tried in this order; `by: prefix` in a pool keeps conversations together.",
     ),
     later("slo", R, "Objectives of the route."),
     later("on_budget", R, "Whether the error budget steers retries and shedding."),

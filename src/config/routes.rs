@@ -3,7 +3,7 @@
 //! Owns references from targets to endpoints. Invariant: a route names every endpoint that may ever serve it; nothing
 //! falls back to what the file does not say.
 
-use crate::policy::settings::{RouteSettings, Target};
+use crate::policy::settings::{RouteSettings, Spread, Target};
 
 use super::endpoints::Endpoint;
 use super::nearest::nearest;
@@ -94,7 +94,7 @@ pub fn catch_all(policy: Policy) -> Route {
         settings: RouteSettings {
             name: "default".to_owned(),
             model: "*".to_owned(),
-            targets: vec![Target { endpoints: vec![0] }],
+            targets: vec![Target::of(vec![0])],
             timeouts: policy.timeouts,
             retry: policy.retry,
             max_sends: policy.max_sends,
@@ -184,7 +184,11 @@ fn targets(item: &Node, route: Span, endpoints: &[Endpoint], reading: &mut Readi
                 }
             }
         }
-        targets.push(Target { endpoints: pool });
+        let by = match target.get("by").and_then(Node::text) {
+            Some("prefix") => Spread::Prefix,
+            _ => Spread::Load,
+        };
+        targets.push(Target { endpoints: pool, by });
     }
     (targets, names)
 }

@@ -59,6 +59,7 @@ fn leaf(row: &Row) -> Value {
             { "type": "string" },
             { "type": "object", "additionalProperties": false, "required": ["balance"], "properties": {
                 "balance": { "type": "array", "minItems": 1, "items": { "type": "string" } },
+                "by": { "enum": ["load", "prefix"] },
             } },
         ] } }),
         Type::Later => json!(true),

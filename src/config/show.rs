@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use crate::call::Capability;
 use crate::policy::HedgeSettings;
-use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Timeouts};
+use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Spread, Timeouts};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
@@ -70,6 +70,7 @@ pub fn yaml(settings: &Settings) -> String {
             .iter()
             .map(|target| match names(&target.endpoints).as_slice() {
                 [one] => one.clone(),
+                pool if target.by == Spread::Prefix => format!("{{ balance: [{}], by: prefix }}", pool.join(", ")),
                 pool => format!("{{ balance: [{}] }}", pool.join(", ")),
             })
             .collect();

@@ -3,6 +3,7 @@
 //! The queue is the target's, not the endpoint's: whoever waits takes whichever place is free first. Invariant: an
 //! attempt that is dropped while it waits is out of the queue, and one that got a place in that moment gives it back.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -13,8 +14,30 @@ use super::state::{Asked, Breakers, Line, Permit, Slots, Turn};
 use super::{AttemptService, Pending};
 use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Priority, Signal, Sink};
 use crate::clock;
-use crate::policy::balance::{Candidate, fresh};
-use crate::policy::{Ask, Refusal, RouteSettings, Shed};
+use crate::policy::balance::{Candidate, affinity, fresh};
+use crate::policy::{Ask, Refusal, RouteSettings, Shed, Spread};
+
+/// The endpoints that routes share, numbered as in the settings, and what is known of them.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// Their stacks.
+    pub stacks: Arc<Vec<AttemptService>>,
+    /// Of each a number that stays the same wherever it stands in the config.
+    pub ids: Arc<[u64]>,
+    /// Their places.
+    pub slots: Slots,
+    /// Their breakers.
+    pub breakers: Breakers,
+}
+
+impl Endpoints {
+    /// The number of an endpoint of this name.
+    pub fn id(name: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hasher.finish()
+    }
+}
 
 /// The targets of one route over the attempt stacks of all endpoints.
 #[derive(Clone)]
@@ -23,24 +46,20 @@ pub struct Balance {
     number: usize,
     /// For each target, its pool among the slots.
     pools: Arc<Vec<usize>>,
-    endpoints: Arc<Vec<AttemptService>>,
-    slots: Slots,
-    breakers: Breakers,
+    endpoints: Endpoints,
     sink: Arc<dyn Sink>,
 }
 
 impl Balance {
-    /// `number` is the route's, `pools` has one for each of its targets; `endpoints` are numbered as in the settings.
+    /// `number` is the route's, `pools` has one for each of its targets.
     pub fn new(
         number: usize,
         route: Arc<RouteSettings>,
         pools: Vec<usize>,
-        endpoints: Arc<Vec<AttemptService>>,
-        slots: Slots,
-        breakers: Breakers,
+        endpoints: Endpoints,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { route, number, pools: Arc::new(pools), endpoints, slots, breakers, sink }
+        Self { route, number, pools: Arc::new(pools), endpoints, sink }
     }
 
     /// What an attempt asks for at its target.
@@ -65,33 +84,39 @@ impl Balance {
     /// Who is let through at its target, and who of them waits for a probe. With nobody let through, whoever it is
     /// will refuse.
     fn candidates(&self, attempt: &Attempt) -> Option<(Vec<Candidate>, Option<usize>)> {
-        let endpoints = &self.route.targets.get(attempt.target)?.endpoints;
+        let target = self.route.targets.get(attempt.target)?;
+        let endpoints = &target.endpoints;
+        let prefix = attempt.call.prefix.filter(|_| target.by == Spread::Prefix);
+        let candidate = |endpoint: usize, share: f64| {
+            let id = self.endpoints.ids.get(endpoint).copied().unwrap_or_default();
+            Candidate { endpoint, share, affinity: prefix.map(|prefix| affinity(prefix, id)) }
+        };
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
         let fit = |endpoint: &usize| !attempt.unfit.contains(endpoint);
         for endpoint in endpoints.iter().copied().filter(fit) {
-            let Ok(allowed) = self.breakers.peek(endpoint, attempt.route, now) else { continue };
+            let Ok(allowed) = self.endpoints.breakers.peek(endpoint, attempt.route, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it.
             if allowed.probe && attempt.call.body.replayable() && !attempt.used.contains(&endpoint) {
                 due = due.or(Some(endpoint));
             }
-            open.push(Candidate { endpoint, share: allowed.share });
+            open.push(candidate(endpoint, allowed.share));
         }
         if open.is_empty() {
-            let fit = endpoints.iter().copied().filter(fit);
-            open = fit.map(|endpoint| Candidate { endpoint, share: 1.0 }).collect();
+            open = endpoints.iter().copied().filter(fit).map(|endpoint| candidate(endpoint, 1.0)).collect();
         }
         Some((open, due))
     }
 
     /// Out it goes.
     async fn send(self, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
-        let Some(service) = self.endpoints.get(permit.endpoint()).cloned() else {
+        let Some(service) = self.endpoints.stacks.get(permit.endpoint()).cloned() else {
             return Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"));
         };
         attempt.endpoint = permit.endpoint();
+        self.sink.emit(Signal::Picked { endpoint: attempt.endpoint, reason: permit.why().as_str() });
         attempt.place = Some(Box::new(permit));
         service.oneshot(attempt).await
     }
@@ -99,7 +124,7 @@ impl Balance {
     /// Waits in line.
     async fn turn(&self, pool: usize, mut line: Line) -> Result<Permit, Refusal> {
         let _waited = Waited { sink: Arc::clone(&self.sink), route: self.number, since: clock::now() };
-        let refusal = || self.slots.refusal(pool, Shed::Timeout, clock::sample());
+        let refusal = || self.endpoints.slots.refusal(pool, Shed::Timeout, clock::sample());
         let until = line.until();
         tokio::select! {
             biased;
@@ -154,7 +179,7 @@ impl Service<Attempt> for Balance {
         let (this, pool) = (self.clone(), ask.pool);
         let (kind, class) = (attempt.kind, ask.class);
         let samples = (clock::sample(), clock::sample(), clock::sample());
-        match self.slots.ask(ask, clock::now(), samples) {
+        match self.endpoints.slots.ask(ask, clock::now(), samples) {
             Asked::Go(permit) => Box::pin(this.send(attempt, permit)),
             Asked::Refused(refusal) => {
                 let failure = self.refused(kind, class, refusal);

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use super::Pending;
 use super::state::Slots;
 use crate::call::{
-    Attempt, AttemptReply, Class, Failure, Fate, Milestone, Payload, Piece, PieceStream, Place, Verdict,
+    Attempt, AttemptReply, Class, Counts, Failure, Fate, Milestone, Payload, Piece, PieceStream, Place, Verdict,
 };
 use crate::clock;
 use crate::dialect::{Dialect, detect};
@@ -132,6 +132,9 @@ impl Stay {
     }
 
     fn failed(&mut self, failure: &Failure) {
+        if failure.counts() != Counts::Nothing {
+            self.slots.failed(self.endpoint, clock::now());
+        }
         let overloaded = match failure.class {
             Class::RateLimited | Class::UpstreamOverloaded | Class::FirstTokenTimeout => true,
             Class::UpstreamUnavailable => matches!(failure.status, Some(503 | 529)),
@@ -190,7 +193,11 @@ impl Stream for Held {
                     stay.first(piece, at);
                 }
             }
-            None | Some(Err(_)) => this.body = None,
+            Some(Err(failure)) => {
+                stay.failed(failure);
+                this.body = None;
+            }
+            None => this.body = None,
         }
         Poll::Ready(item)
     }

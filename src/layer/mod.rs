@@ -15,7 +15,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
-pub use balance::Balance;
+pub use balance::{Balance, Endpoints};
 pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
 pub use idle::IdleLayer;

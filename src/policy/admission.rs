@@ -8,7 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::balance::{Candidate, cost, pick};
+use super::balance::{Candidate, Pick, cost, pick, within_bound};
+use super::latency::Latency;
 use super::limiter::{Limiter, Sample};
 use super::queue::{Arrival, Queue, Waiting};
 use super::settings::Concurrency;
@@ -93,6 +94,8 @@ pub enum Answer {
     Go {
         /// At this endpoint.
         endpoint: usize,
+        /// For this reason.
+        why: Pick,
     },
     /// It waits.
     Wait {
@@ -114,6 +117,8 @@ pub struct Grant {
     pub id: u64,
     /// Where its place is.
     pub endpoint: usize,
+    /// What it weighs there.
+    pub cost: u32,
 }
 
 /// All endpoints and all pools.
@@ -128,6 +133,9 @@ pub struct Admission {
 struct Endpoint {
     limiter: Limiter,
     in_use: usize,
+    /// What all of them weigh together.
+    work: u64,
+    latency: Latency,
     /// Mean stay of a send in seconds, once one has ended.
     stay: Option<f64>,
 }
@@ -144,9 +152,9 @@ impl Endpoint {
         self.in_use < (self.limiter.limit() as f64 * share).ceil() as usize
     }
 
-    /// What one more send costs there, for the choice between two.
-    fn cost(&self, share: f64) -> f64 {
-        cost(self.in_use, self.limiter.limit(), share)
+    fn take(&mut self, cost: u32) {
+        self.in_use += 1;
+        self.work += u64::from(cost);
     }
 }
 
@@ -159,7 +167,13 @@ struct Pool {
 impl Admission {
     /// Nothing in flight, nobody waiting. `pools` name their endpoints by number.
     pub fn new(endpoints: &[Concurrency], pools: &[Vec<usize>]) -> Self {
-        let endpoint = |settings: &Concurrency| Endpoint { limiter: Limiter::new(*settings), in_use: 0, stay: None };
+        let endpoint = |settings: &Concurrency| Endpoint {
+            limiter: Limiter::new(*settings),
+            in_use: 0,
+            work: 0,
+            latency: Latency::default(),
+            stay: None,
+        };
         let pool = |endpoints: &Vec<usize>| Pool { endpoints: endpoints.clone(), queue: Queue::default() };
         Self {
             endpoints: endpoints.iter().map(endpoint).collect(),
@@ -170,15 +184,10 @@ impl Admission {
 
     /// Asks for a place. `samples` are uniform in `0..1`; the third jitters what a refused one is told.
     pub fn ask(&mut self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Answer {
-        let room = |it: &Candidate| self.endpoints.get(it.endpoint).is_some_and(|at| at.has_room(ask.class));
-        let free: Vec<Candidate> = ask.candidates.iter().copied().filter(room).collect();
-        if !free.is_empty() {
-            let due = free.iter().position(|it| Some(it.endpoint) == ask.due);
-            let cost = |at: usize| self.endpoints[free[at].endpoint].cost(free[at].share);
-            let chosen = due.unwrap_or_else(|| pick(free.len(), cost, (samples.0, samples.1)));
-            let endpoint = free[chosen].endpoint;
-            self.endpoints[endpoint].in_use += 1;
-            return Answer::Go { endpoint };
+        let cost = super::queue::cost(ask.prompt_bytes);
+        if let Some((endpoint, why)) = self.choose(&ask, cost, now, (samples.0, samples.1)) {
+            self.endpoints[endpoint].take(cost);
+            return Answer::Go { endpoint, why };
         }
         let remaining = ask.deadline.saturating_duration_since(now);
         let useful = (remaining / 10).min(Duration::from_secs(1));
@@ -199,7 +208,7 @@ impl Admission {
             class: ask.class,
             again: ask.again,
             key: ask.key,
-            cost: super::queue::cost(ask.prompt_bytes),
+            cost,
             deadline: ask.deadline,
             until,
             endpoints: ask.candidates.iter().map(|it| it.endpoint).collect(),
@@ -214,10 +223,55 @@ impl Admission {
         }
     }
 
-    /// A send gave its place back after `stay`. What waits for it is granted.
-    pub fn release(&mut self, endpoint: usize, stay: Duration, now: Instant) -> Vec<Grant> {
+    /// Where a send goes now; `None` where nobody has a place for it.
+    fn choose(&self, ask: &Ask, cost: u32, now: Instant, samples: (f64, f64)) -> Option<(usize, Pick)> {
+        let at = |it: &Candidate| self.endpoints.get(it.endpoint);
+        let has_room = |it: &Candidate| at(it).is_some_and(|at| at.has_room(ask.class));
+        let free: Vec<Candidate> = ask.candidates.iter().copied().filter(has_room).collect();
+        if free.iter().any(|it| Some(it.endpoint) == ask.due) {
+            return ask.due.map(|due| (due, Pick::Probe));
+        }
+        let belongs = ask.candidates.iter().filter(|it| it.affinity.is_some());
+        let owned = belongs.clone().next().is_some();
+        if owned {
+            let total = ask.candidates.iter().filter_map(at).map(|at| at.in_use).sum();
+            let members = ask.candidates.len();
+            let takes =
+                |it: &&Candidate| has_room(it) && at(it).is_some_and(|at| within_bound(at.in_use, total, members));
+            let owner = belongs.max_by_key(|it| it.affinity).filter(takes);
+            if let Some(owner) = owner {
+                return Some((owner.endpoint, Pick::Affinity));
+            }
+        }
+        let why = match (free.len(), owned) {
+            (0, _) => return None,
+            (_, true) => Pick::Overflow,
+            (1, false) => Pick::Only,
+            _ => Pick::Spread,
+        };
+        // Of whom nothing is known is taken to be like the others.
+        let known: Vec<f64> = free.iter().filter_map(at).filter_map(|at| at.latency.estimate(now)).collect();
+        let usual = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+        let price = |number: usize| {
+            let Some(at) = at(&free[number]) else { return f64::MAX };
+            let first = at.latency.estimate(now).unwrap_or(usual) * at.latency.penalty(now);
+            self::cost(at.work, cost, at.limiter.limit(), first, free[number].share)
+        };
+        Some((free[pick(free.len(), price, samples)].endpoint, why))
+    }
+
+    /// A send failed at an endpoint: for a while it is dearer than its first tokens tell.
+    pub fn failed(&mut self, endpoint: usize, now: Instant) {
+        if let Some(it) = self.endpoints.get_mut(endpoint) {
+            it.latency.penalise(now);
+        }
+    }
+
+    /// A send of this cost gave its place back after `stay`. What waits for it is granted.
+    pub fn release(&mut self, endpoint: usize, cost: u32, stay: Duration, now: Instant) -> Vec<Grant> {
         if let Some(it) = self.endpoints.get_mut(endpoint) {
             it.in_use = it.in_use.saturating_sub(1);
+            it.work = it.work.saturating_sub(u64::from(cost));
             let stay = stay.as_secs_f64();
             it.stay = Some(it.stay.map_or(stay, |mean| mean + NEWEST * (stay - mean)));
         }
@@ -228,6 +282,9 @@ impl Admission {
     pub fn learn(&mut self, endpoint: usize, sample: Sample, now: Instant) -> Vec<Grant> {
         let Some(it) = self.endpoints.get_mut(endpoint) else { return Vec::new() };
         it.limiter.learn(sample, it.in_use, now);
+        if let Sample::First { after, .. } = sample {
+            it.latency.learn(after, now);
+        }
         self.grant(endpoint, now)
     }
 
@@ -289,12 +346,15 @@ impl Admission {
             let claims = pools.iter().enumerate().filter(|(_, pool)| pool.endpoints.contains(&endpoint));
             let best = claims.filter_map(|(number, pool)| Some((pool.queue.best(now, fits)?, number))).min();
             let Some(entry) = best.and_then(|(_, pool)| pools[pool].queue.take(now, fits)) else { return grants };
-            it.in_use += 1;
-            grants.push(Grant { id: entry.id, endpoint });
+            it.take(entry.cost);
+            grants.push(Grant { id: entry.id, endpoint, cost: entry.cost });
         }
     }
 }
 
+#[cfg(test)]
+#[path = "spread_tests.rs"]
+mod spread_tests;
 #[cfg(test)]
 #[path = "admission_tests.rs"]
 mod tests;

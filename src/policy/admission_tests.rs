@@ -118,7 +118,7 @@ fn simulate(load: &Load, seed: u64) -> Tally {
                     again: false,
                     key: Arc::from(""),
                     prompt_bytes: 0,
-                    candidates: vec![Candidate { endpoint: 0, share: 1.0 }],
+                    candidates: vec![Candidate { endpoint: 0, share: 1.0, affinity: None }],
                     due: None,
                     deadline: at(t + DEADLINE),
                     wait: Duration::from_secs_f64(load.wait),
@@ -146,7 +146,7 @@ fn simulate(load: &Load, seed: u64) -> Tally {
                 busy -= 1;
                 tally.end(calls[number], good);
                 let stay = Duration::from_secs_f64(t - calls[number].sent);
-                let grants = admission.release(0, stay, at(t));
+                let grants = admission.release(0, 1, stay, at(t));
                 granted.extend(grants.iter().filter_map(|grant| lined.remove(&grant.id)));
             }
             Event::Expire(id) => {
@@ -230,7 +230,7 @@ fn ask(pool: usize, class: Priority, endpoints: Vec<usize>, now: Instant) -> Ask
         again: false,
         key: Arc::from(""),
         prompt_bytes: 0,
-        candidates: endpoints.into_iter().map(|endpoint| Candidate { endpoint, share: 1.0 }).collect(),
+        candidates: endpoints.into_iter().map(|endpoint| Candidate { endpoint, share: 1.0, affinity: None }).collect(),
         due: None,
         deadline: now + Duration::from_secs(60),
         wait: Duration::from_secs(5),
@@ -261,7 +261,7 @@ fn what_cannot_be_served_in_time_is_refused_at_once_and_told_when_to_come_back()
     let now = Instant::now();
     let mut admission = Admission::new(&[fixed(1)], &[vec![0]]);
     admission.ask(ask(0, Priority::Default, vec![0], now), now, SAMPLES);
-    admission.release(0, Duration::from_secs(10), now);
+    admission.release(0, 1, Duration::from_secs(10), now);
     admission.ask(ask(0, Priority::Default, vec![0], now), now, SAMPLES);
     let hurried = Ask { deadline: now + Duration::from_secs(8), ..ask(0, Priority::Default, vec![0], now) };
     let refused = admission.ask(hurried, now, SAMPLES);
@@ -290,9 +290,9 @@ fn a_place_goes_to_the_best_of_all_pools_that_hold_its_endpoint() {
     let low = wait(ask(0, Priority::Default, vec![0], now));
     let high = wait(ask(1, Priority::Critical, vec![0, 1], now));
     let elsewhere = wait(ask(1, Priority::Critical, vec![0], now));
-    assert_eq!(admission.release(1, Duration::ZERO, now), [Grant { id: high, endpoint: 1 }]);
-    assert_eq!(admission.release(0, Duration::ZERO, now), [Grant { id: elsewhere, endpoint: 0 }]);
-    assert_eq!(admission.release(0, Duration::ZERO, now), [Grant { id: low, endpoint: 0 }]);
+    assert_eq!(admission.release(1, 1, Duration::ZERO, now), [Grant { id: high, endpoint: 1, cost: 1 }]);
+    assert_eq!(admission.release(0, 1, Duration::ZERO, now), [Grant { id: elsewhere, endpoint: 0, cost: 1 }]);
+    assert_eq!(admission.release(0, 1, Duration::ZERO, now), [Grant { id: low, endpoint: 0, cost: 1 }]);
 }
 
 #[test]
@@ -332,7 +332,7 @@ proptest! {
                     let from = if which == 3 { vec![all[nth % all.len()]] } else { pools[pool].clone() };
                     let asked = Ask { again: op == 2, ..ask(pool, class, from, now) };
                     match admission.ask(asked.clone(), now, SAMPLES) {
-                        Answer::Go { endpoint } => {
+                        Answer::Go { endpoint, .. } => {
                             prop_assert!(may_have(&asked, endpoint));
                             running.push(endpoint);
                         }
@@ -352,7 +352,7 @@ proptest! {
                 }
                 3 | 4 if !running.is_empty() => {
                     let endpoint = running.swap_remove(nth % running.len());
-                    grants = admission.release(endpoint, Duration::from_millis(millis), now);
+                    grants = admission.release(endpoint, 1, Duration::from_millis(millis), now);
                 }
                 5 if !running.is_empty() => {
                     let sample = if nth % 2 == 0 { Sample::Refused } else { Sample::Whole };
@@ -386,7 +386,7 @@ proptest! {
             }
         }
         while let Some(endpoint) = running.pop() {
-            running.extend(admission.release(endpoint, Duration::ZERO, now).iter().map(|grant| {
+            running.extend(admission.release(endpoint, 1, Duration::ZERO, now).iter().map(|grant| {
                 waiting.remove(&grant.id);
                 grant.endpoint
             }));

@@ -1,6 +1,7 @@
 //! Who can serve what: the whole matrix of what is known and what is needed, and what is forgotten.
 
 use super::*;
+use crate::policy::Spread;
 use proptest::prelude::*;
 
 /// A call that needs these, of at least so many tokens, that wants so many written.
@@ -130,7 +131,7 @@ proptest! {
         among in 1usize..6,
     ) {
         let lack = Lack::Of(Capability::Tools);
-        let targets: Vec<Target> = (0..known.len()).map(|endpoint| Target { endpoints: vec![endpoint] }).collect();
+        let targets: Vec<Target> = (0..known.len()).map(|endpoint| Target { endpoints: vec![endpoint], by: Spread::Load }).collect();
         let over = passed_over(&targets, among, |_, endpoint| known[endpoint].map(|sure| Missing { lack, sure }));
         let asked = known.iter().take(among);
         let is_over = |endpoint: usize| over.iter().any(|(one, _)| *one == endpoint);

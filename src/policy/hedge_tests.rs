@@ -125,7 +125,7 @@ fn simulate(hedge: Option<(f64, f64)>, alike: f64) -> Figures {
     let route = RouteSettings {
         name: "chat".into(),
         model: "*".into(),
-        targets: vec![crate::policy::Target { endpoints: vec![0, 1] }],
+        targets: vec![crate::policy::Target { endpoints: vec![0, 1], by: crate::policy::Spread::Load }],
         timeouts: crate::policy::Timeouts {
             headers: 1000 * SECOND,
             first_token: 1000 * SECOND,

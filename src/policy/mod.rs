@@ -8,6 +8,7 @@ pub mod budget;
 pub mod capability;
 pub mod glob;
 pub mod hedge;
+pub mod latency;
 pub mod limiter;
 pub mod patience;
 pub mod plan;
@@ -22,5 +23,6 @@ pub use hedge::{HedgeSettings, Hedger};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use settings::{
-    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts,
+    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread, Target,
+    Timeouts,
 };

@@ -11,7 +11,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
     RouteSettings {
         name: "chat".into(),
         model: "*".into(),
-        targets: targets.iter().map(|endpoints| Target { endpoints: endpoints.to_vec() }).collect(),
+        targets: targets.iter().map(|endpoints| Target::of(endpoints.to_vec())).collect(),
         timeouts: Timeouts::default(),
         retry: RetrySettings {
             attempts: 3,

@@ -143,6 +143,25 @@ pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 pub struct Target {
     /// At least one; more than one is a pool.
     pub endpoints: Vec<usize>,
+    /// How a pool shares what comes.
+    pub by: Spread,
+}
+
+impl Target {
+    /// These endpoints, sharing by load.
+    pub fn of(endpoints: Vec<usize>) -> Self {
+        Self { endpoints, by: Spread::Load }
+    }
+}
+
+/// How a pool shares what comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// The cheaper of two, by what is under way and how soon it answers.
+    #[default]
+    Load,
+    /// First where the beginning of the prompt was read before.
+    Prefix,
 }
 
 /// A route's policy.

@@ -10,7 +10,8 @@ use http::Request;
 use tower::ServiceExt;
 
 use super::{Gateway, auth, models, request, respond};
-use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, Signal, Surface, Upload};
+use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload};
+use crate::policy::{RouteSettings, Spread};
 use crate::{call::Call, clock};
 
 /// Any request on the data port.
@@ -50,6 +51,7 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         let error = unknown_model(&gateway, &call);
         return refuse(&gateway, surface, started, error);
     };
+    call.prefix = prefix(&gateway.settings.routes[route], &call);
     let id = call.id.clone();
     match through(&gateway, route, call, upload).await {
         Ok(reply) => respond::reply(&id, surface, started, reply, gateway.stop.when_cut(), live),
@@ -69,6 +71,15 @@ async fn through(gateway: &Gateway, route: usize, call: Call, upload: Option<Upl
             Err(error)
         }
     }
+}
+
+/// Where a pool of the route goes by the beginning of prompts: a number for this one's.
+fn prefix(route: &RouteSettings, call: &Call) -> Option<u64> {
+    let RequestBody::Whole(body) = &call.body else { return None };
+    let wanted = call.surface.has_model() && route.targets.iter().any(|target| target.by == Spread::Prefix);
+    // Nobody may learn from how soon an answer comes what another key's prompts begin with.
+    let salt = || [call.model.as_deref().unwrap_or_default(), call.key_name.as_deref().unwrap_or_default()];
+    wanted.then(|| crate::wire::prefix::key(body, &salt())).flatten()
 }
 
 /// The first route whose glob matches; for calls without a model, the catch-all, else the first.

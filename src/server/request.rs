@@ -89,6 +89,7 @@ pub async fn read(
         headers,
         prompt_bytes: body.held(),
         asks: Asks { tools: envelope.has_tools, json_schema: envelope.json_schema, max_tokens: envelope.max_tokens },
+        prefix: None,
         body,
         model: envelope.model,
         model_span: envelope.model_span,

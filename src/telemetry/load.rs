@@ -3,11 +3,12 @@
 //! Limits, sends in flight and queue lengths are read where they are kept when metrics are asked for; waits and refusals
 //! are counted as they happen.
 
-use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::metrics::Adder;
 use crate::call::Priority;
 use crate::policy::Shed;
+use crate::policy::balance::Pick;
 
 const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
 
@@ -16,6 +17,8 @@ pub struct LoadMetrics {
     endpoints: Vec<(IntGauge, IntGauge)>,
     routes: Vec<RouteLoad>,
     shed: IntCounterVec,
+    /// Per endpoint, one for each reason in the order of its list.
+    picks: Vec<Vec<IntCounter>>,
 }
 
 struct RouteLoad {
@@ -37,6 +40,11 @@ impl LoadMetrics {
             &["route"],
             WAITS,
         )?;
+        let picks =
+            add.counters("outrigger_balance_picks_total", "Sends by why they went where.", &["endpoint", "reason"])?;
+        let pick =
+            |name: &String| Pick::ALL.map(|pick| picks.with_label_values(&[name.as_str(), pick.as_str()])).into();
+        let picks = endpoints.iter().map(pick).collect();
         let shed = add.counters("outrigger_shed_total", "Sends refused a place.", &["route", "reason", "priority"])?;
         let route = |name: &String| {
             for reason in Shed::ALL {
@@ -53,7 +61,7 @@ impl LoadMetrics {
         let routes = routes.iter().map(route).collect();
         let gauge = |gauges: &IntGaugeVec, name: &String| gauges.with_label_values(&[name]);
         let endpoints = endpoints.iter().map(|name| (gauge(&limit, name), gauge(&in_use, name))).collect();
-        Ok(Self { endpoints, routes, shed })
+        Ok(Self { endpoints, routes, shed, picks })
     }
 
     /// How full an endpoint is at this moment.
@@ -75,6 +83,14 @@ impl LoadMetrics {
     pub fn queued(&self, route: usize, seconds: f64) {
         if let Some(route) = self.routes.get(route) {
             route.wait.observe(seconds);
+        }
+    }
+
+    /// A send was given to an endpoint.
+    pub fn picked(&self, endpoint: usize, reason: &str) {
+        let at = Pick::ALL.iter().position(|pick| pick.as_str() == reason);
+        if let (Some(picks), Some(at)) = (self.picks.get(endpoint), at) {
+            picks[at].inc();
         }
     }
 

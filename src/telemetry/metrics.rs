@@ -79,12 +79,11 @@ impl Metrics {
             OVERHEAD,
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
-        let in_flight = IntGaugeVec::new(Opts::new("outrigger_calls_in_flight", "Calls now."), &["route"])?;
+        let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
         let budget = GaugeVec::new(
             Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
             &["route"],
         )?;
-        registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(budget.clone()))?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
@@ -128,15 +127,13 @@ impl Metrics {
             for direction in ["input", "output"] {
                 tokens.with_label_values(&[name.as_str(), direction, "reported"]);
             }
-            let budget = budget.with_label_values(&route);
-            budget.set(1.0);
             RouteMetrics {
                 first_token: first.with_label_values(&route),
                 inter_token: inter.with_label_values(&route),
                 overhead: overhead.with_label_values(&route),
                 attempts_per_call: per_call.with_label_values(&route),
                 in_flight: in_flight.with_label_values(&route),
-                budget,
+                budget: full(&budget, &route),
                 answered: calls.with_label_values(&[name.as_str(), Outcome::Ok.as_str(), NO_CLASS]),
                 name: name.clone(),
             }
@@ -243,6 +240,13 @@ impl Metrics {
     fn route(&self, number: Option<usize>) -> Option<&RouteMetrics> {
         number.and_then(|number| self.routes.get(number))
     }
+}
+
+/// A route's gauge of its budget, full.
+fn full(budgets: &GaugeVec, route: &[&str]) -> Gauge {
+    let budget = budgets.with_label_values(route);
+    budget.set(1.0);
+    budget
 }
 
 /// What is told of breakers.

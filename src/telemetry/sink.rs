@@ -87,6 +87,7 @@ impl Sink for Telemetry {
             Signal::Fallback { route, reason } => self.metrics.onward.fallback(route, reason),
             Signal::Hedge { route, outcome } => self.metrics.onward.hedge(route, outcome),
             Signal::HedgeWasted { route, tokens } => self.metrics.onward.wasted(route, tokens),
+            Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
         }
     }

@@ -12,6 +12,7 @@ pub mod messages;
 pub mod needs;
 #[cfg(test)]
 mod play;
+pub mod prefix;
 pub mod responses;
 pub mod sse;
 mod stream;

@@ -9,6 +9,8 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock;
+use crate::policy::balance::Pick;
+use crate::policy::queue::cost;
 use crate::policy::{Admission, Answer, Ask, Concurrency, Grant, Refusal, Sample, Shed};
 
 /// The places at all endpoints, and who waits for one.
@@ -55,10 +57,10 @@ impl Slots {
 
     /// Asks for a place. `samples` are uniform in `0..1`.
     pub fn ask(&self, ask: Ask, now: Instant, samples: (f64, f64, f64)) -> Asked {
-        let pool = ask.pool;
+        let (pool, cost) = (ask.pool, cost(ask.prompt_bytes));
         let mut places = self.lock();
         match places.admission.ask(ask, now, samples) {
-            Answer::Go { endpoint } => Asked::Go(Permit { slots: self.clone(), endpoint, since: now }),
+            Answer::Go { endpoint, why } => Asked::Go(Permit { slots: self.clone(), endpoint, cost, why, since: now }),
             Answer::Refused(refusal) => Asked::Refused(refusal),
             Answer::Wait { id, until, evicted } => {
                 let (tell, turn) = oneshot::channel();
@@ -77,6 +79,11 @@ impl Slots {
     /// A send in flight taught something of its endpoint.
     pub fn learn(&self, endpoint: usize, sample: Sample, now: Instant) {
         self.change(now, |admission| admission.learn(endpoint, sample, now));
+    }
+
+    /// A send failed at an endpoint.
+    pub fn failed(&self, endpoint: usize, now: Instant) {
+        self.lock().admission.failed(endpoint, now);
     }
 
     /// The endpoint told how many places it has itself.
@@ -127,7 +134,9 @@ impl Slots {
         let turns: Vec<_> = grants.iter().filter_map(|grant| Some((*grant, places.lines.remove(&grant.id)?))).collect();
         drop(places);
         for (grant, tell) in turns {
-            drop(tell.send(Turn::Go(Permit { slots: self.clone(), endpoint: grant.endpoint, since: now })));
+            let Grant { endpoint, cost, .. } = grant;
+            let permit = Permit { slots: self.clone(), endpoint, cost, why: Pick::Queued, since: now };
+            drop(tell.send(Turn::Go(permit)));
         }
     }
 
@@ -141,6 +150,8 @@ impl Slots {
 pub struct Permit {
     slots: Slots,
     endpoint: usize,
+    cost: u32,
+    why: Pick,
     since: Instant,
 }
 
@@ -149,13 +160,18 @@ impl Permit {
     pub fn endpoint(&self) -> usize {
         self.endpoint
     }
+
+    /// Why it is there.
+    pub fn why(&self) -> Pick {
+        self.why
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = clock::now();
         let stay = now.saturating_duration_since(self.since);
-        self.slots.change(now, |admission| admission.release(self.endpoint, stay, now));
+        self.slots.change(now, |admission| admission.release(self.endpoint, self.cost, stay, now));
     }
 }
 
@@ -216,7 +232,7 @@ mod tests {
             again: false,
             key: Arc::from(""),
             prompt_bytes: 0,
-            candidates: vec![Candidate { endpoint: 0, share: 1.0 }],
+            candidates: vec![Candidate { endpoint: 0, share: 1.0, affinity: None }],
             due: None,
             deadline: now + Duration::from_secs(3600),
             wait: Duration::from_secs(3600),

@@ -18,7 +18,7 @@ use outrigger::call::{
     Asks, Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
 use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use outrigger::policy::{Concurrency, Mode, QUEUE_WAIT, RouteSettings, Target, Timeouts};
+use outrigger::policy::{Concurrency, Mode, QUEUE_WAIT, RouteSettings, Spread, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
@@ -88,7 +88,8 @@ fn settings(scenario: &Scenario) -> Settings {
         },
         breaker: scenario.breaker(),
     };
-    let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect() });
+    let by = if scenario.by_prefix { Spread::Prefix } else { Spread::Load };
+    let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect(), by });
     Settings {
         server: ServerSettings {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -137,6 +138,7 @@ fn call(spec: &CallSpec) -> Call {
         choices: 1,
         prompt_bytes: spec.bytes,
         asks: Asks { tools: spec.tools, ..Asks::default() },
+        prefix: spec.prefix,
         started: now,
         client_patience: spec.timeout,
         deadline: now,

@@ -24,6 +24,9 @@ pub struct Scenario {
     /// Repeats as a share of traffic.
     #[serde(default = "fifth")]
     pub budget: f64,
+    /// Pools go by the beginning of prompts.
+    #[serde(default)]
+    pub by_prefix: bool,
     /// The limit of each endpoint, fixed; adaptive without.
     pub slots: Option<u32>,
     /// Wait for a place.
@@ -224,6 +227,8 @@ pub struct CallSpec {
     pub priority: Option<Priority>,
     pub key: Option<String>,
     pub bytes: usize,
+    /// A number for the beginning of its prompt.
+    pub prefix: Option<u64>,
 }
 
 impl Default for CallSpec {
@@ -247,6 +252,7 @@ impl Default for CallSpec {
             priority: None,
             key: None,
             bytes: 100,
+            prefix: None,
         }
     }
 }

@@ -66,7 +66,7 @@ fn route(name: String, endpoints: &[usize]) -> RouteSettings {
     RouteSettings {
         model: name.clone(),
         name,
-        targets: endpoints.iter().map(|endpoint| Target { endpoints: vec![*endpoint] }).collect(),
+        targets: endpoints.iter().map(|endpoint| Target::of(vec![*endpoint])).collect(),
         timeouts: Timeouts {
             headers: Duration::from_secs(25),
             first_token: Duration::from_secs(25),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outrigger::app::Running;
 use outrigger::clock;
 use outrigger::mock::{self, Scenario};
-use outrigger::policy::{HedgeSettings, Target};
+use outrigger::policy::{HedgeSettings, Spread, Target};
 
 use super::tools::total;
 use crate::support::{Answer, base, chat, gateway, http, metric, mock, no_breakers, post, said, settings};
@@ -13,7 +13,7 @@ use crate::support::{Answer, base, chat, gateway, http, metric, mock, no_breaker
 /// A gateway over a pool of the two that knows what is usual there.
 async fn warm(one: &mock::Running, other: &mock::Running) -> (Running, reqwest::Client) {
     let mut settings = settings(&[one.base_url(), other.base_url()]);
-    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1] }];
+    settings.routes[0].targets = vec![Target { endpoints: vec![0, 1], by: Spread::Load }];
     settings.routes[0].hedge = HedgeSettings { on: true, after: 0.95, budget: 0.05 };
     no_breakers(&mut settings);
     let (gateway, http) = (gateway(settings).await, http());
@@ -67,16 +67,22 @@ async fn the_loser_is_let_go_within_a_tenth_of_a_second() {
 #[tokio::test]
 async fn a_hedge_that_loses_is_let_go_too() {
     const QUICK: &str = "answer: { tokens: 3, first_token: 1ms, per_token: 1ms }";
-    let (late, stuck) = (mock(QUICK).await, mock(QUICK).await);
-    let (gateway, http) = warm(&late, &stuck).await;
-    late.set_scenario(Scenario::parse("answer: { tokens: 3, first_token: 900ms, per_token: 1ms }").unwrap());
-    stuck.set_scenario(Scenario::parse("answer: { tokens: 3, first_token: 5s, per_token: 1ms }").unwrap());
-    while hedges(&http, &gateway, "lost").await < 1.0 {
-        let answer = ask(&http, &gateway).await;
-        assert!(answer.looks_complete(), "{answer:?}");
-        assert_eq!(answer.header("x-outrigger-endpoint"), Some("e0"), "whoever speaks first");
+    let (one, other) = (mock(QUICK).await, mock(QUICK).await);
+    let (gateway, http) = warm(&one, &other).await;
+    // Late after half a second, heard after 0.9 s; a hedge would be heard half a second later.
+    for upstream in [&one, &other] {
+        upstream.set_scenario(Scenario::parse("answer: { tokens: 3, first_token: 900ms, per_token: 1ms }").unwrap());
     }
-    stuck.until(|stats| stats.cancelled >= 1).await;
+    let answer = ask(&http, &gateway).await;
+    assert!(answer.looks_complete(), "{answer:?}");
+    let header = |name| answer.header(name);
+    let told = ["x-outrigger-outcome", "x-outrigger-attempts", "x-outrigger-trail"].map(header);
+    assert_eq!(told, [Some("ok"), Some("2"), None]);
+    let first = header("x-outrigger-endpoint") == Some("e0");
+    let (winner, loser) = if first { (&one, &other) } else { (&other, &one) };
+    loser.until(|stats| stats.cancelled == 1).await;
+    assert_eq!((winner.stats().cancelled, loser.stats().active), (0, 0));
+    assert_eq!(hedges(&http, &gateway, "lost").await, 1.0);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub fn settings(urls: &[String]) -> Settings {
         routes: vec![RouteSettings {
             name: "default".into(),
             model: "*".into(),
-            targets: (0..urls.len()).map(|number| Target { endpoints: vec![number] }).collect(),
+            targets: (0..urls.len()).map(|number| Target::of(vec![number])).collect(),
             timeouts: Timeouts::default(),
             retry: RetrySettings::default(),
             max_sends: 4,

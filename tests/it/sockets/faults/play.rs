@@ -190,7 +190,7 @@ fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettin
     RouteSettings {
         model: name.clone(),
         name,
-        targets: endpoints.into_iter().map(|endpoint| Target { endpoints: vec![endpoint] }).collect(),
+        targets: endpoints.into_iter().map(|endpoint| Target::of(vec![endpoint])).collect(),
         timeouts,
         retry: RetrySettings { backoff, ..RetrySettings::default() },
         max_sends: 4,
