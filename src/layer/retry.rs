@@ -303,6 +303,7 @@ impl Run<'_> {
         // The endpoint's breaker hears of it when the send is dropped, so it goes first.
         let (kind, started) = (runner.kind, runner.started);
         drop(runner);
+        self.hedging_gave_up(attempt, now);
         self.hedging_failed(attempt, &failure);
         self.left = Some(class.as_str());
         self.note(attempt, kind, class, started, now);

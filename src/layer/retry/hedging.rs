@@ -101,6 +101,14 @@ impl Run<'_> {
         }
     }
 
+    /// A send was given up for its silence: it would have taken longer still.
+    pub(super) fn hedging_gave_up(&self, attempt: usize, now: Instant) {
+        let Some(start) = self.starts.get(attempt).filter(|_| self.call.stream) else { return };
+        if let (Some((_, sent)), Some(mut hedger)) = (start.sent, self.retry.around.hedges.of(start.target)) {
+            hedger.dropped(self.call.prompt_bytes, now.saturating_duration_since(sent), now);
+        }
+    }
+
     /// A send failed. If it was the hedge, that is over.
     pub(super) fn hedging_failed(&mut self, attempt: usize, failure: &Failure) {
         if self.hedged != Some(attempt) {
