@@ -3,6 +3,7 @@
 //! A shutdown has three steps: the readiness probe says no while calls are still accepted (`drain.delay`), nothing new
 //! is accepted while calls finish (`drain.timeout`), then what is left ends with an error its client can see.
 
+mod probes;
 mod signals;
 mod slots;
 mod snapshot;
@@ -23,6 +24,7 @@ use crate::server::stop::Stop;
 use crate::server::{Gateway, accept};
 use crate::telemetry::log::{self, Look};
 use crate::telemetry::{Metrics, Telemetry};
+use crate::transport::Dialler;
 use crate::{clock, stack};
 
 /// How long connections may take to close once their calls were cut.
@@ -67,8 +69,16 @@ pub fn start_logging(settings: &LogSettings) {
 ///
 /// # Errors
 /// A port cannot be bound, or an endpoint's credential cannot be sent.
-pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
+pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     install_tls();
+    start_with(settings, Dialler::system()).await
+}
+
+/// As [`start`], with what endpoints are dialled with: tests bring a resolver of their own.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Result<Running> {
     let data = bind(settings.server.listen, "server.listen").await?;
     let admin = bind(settings.admin.listen, "admin.listen").await?;
     settings.server.listen = data.local_addr()?;
@@ -77,20 +87,22 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
     let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
     let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
+    let probed = settings.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.probe.is_some());
+    probed.for_each(|(number, _)| metrics.health.probed(number));
     let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
-    let stacks = stack::build(&settings, &sink)?;
+    let stacks = stack::build(&settings, &dialler, &sink)?;
     if let Some(dir) = &settings.state_dir {
         snapshot::restore(dir, &settings, &stacks);
     }
     let stop = Stop::default();
-    let max_connections = settings.server.max_connections;
+    let bounds = accept::Bounds::of(&settings.server);
     let gateway = Gateway::new(settings, stacks, metrics, sink, stop.clone());
     let (closing, phase) = watch::channel(Phase::Serving);
     let mut tasks = vec![
         tokio::spawn(accept::serve(
             data,
             gateway.data(),
-            max_connections,
+            bounds,
             reached(phase.clone(), Phase::Closing),
             flushed(phase.clone()),
         )),
@@ -98,19 +110,16 @@ pub async fn start(mut settings: Settings) -> anyhow::Result<Running> {
         tokio::spawn(accept::serve(
             admin,
             gateway.admin(),
-            ADMIN_CONNECTIONS,
+            accept::Bounds { connections: ADMIN_CONNECTIONS, ..bounds },
             reached(phase.clone(), Phase::Ended),
             std::future::ready(()),
         )),
     ];
-    for asker in slots::askers(&gateway) {
-        let ended = reached(phase.clone(), Phase::Ended);
-        tasks.push(tokio::spawn(async move {
-            tokio::select! {
-                () = asker => {}
-                () = ended => {}
-            }
-        }));
+    for asker in slots::askers(&gateway, &dialler) {
+        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
+    }
+    for asker in probes::askers(&gateway, &dialler) {
+        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
     }
     if gateway.settings().state_dir.is_some() {
         tasks.push(tokio::spawn(keep_snapshots(Arc::clone(&gateway), phase)));
@@ -192,6 +201,13 @@ pub async fn serve(settings: Settings, started: impl FnOnce(&Settings)) -> anyho
 
 async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at} (`{key}`)"))
+}
+
+async fn until(asker: impl Future<Output = ()>, ended: impl Future<Output = ()>) {
+    tokio::select! {
+        () = asker => {}
+        () = ended => {}
+    }
 }
 
 async fn reached(mut phase: watch::Receiver<Phase>, at_least: Phase) {

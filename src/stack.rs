@@ -10,14 +10,14 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::dialect::Dialect;
-use crate::layer::state::{Breakers, Capabilities, Hedges, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Capabilities, Hedges, Rates, SharedBudget, Slots};
 use crate::layer::{
-    Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, IdleLayer, LimitLayer,
-    ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health,
+    IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::policy::capability::Ability;
-use crate::transport::{EndpointSettings, Leaf};
+use crate::transport::{Dialler, EndpointSettings, Leaf};
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -26,6 +26,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         names: Arc::clone(&shared.names),
         budgets: Arc::clone(&shared.budgets[number]),
         breakers: shared.endpoints.breakers.clone(),
+        health: shared.endpoints.health.clone(),
         capabilities: shared.capabilities.clone(),
         hedges: Hedges::new(route.hedge, route.targets.len()),
         slots: shared.endpoints.slots.clone(),
@@ -34,12 +35,14 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        // A client key over its limits: refused before it costs anything, a place in a queue included.
+        .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), around))
-        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through and
-        // that this call has not asked, the cheaper of two.
+        // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
+        // well, and that this call has not asked, the cheaper of two.
         .service(Balance::new(number, route, shared.pools[number].clone(), shared.endpoints.clone(), Arc::clone(&shared.sink))))
 }
 
@@ -73,6 +76,7 @@ struct Shared {
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<SharedBudget>>>,
     capabilities: Capabilities,
+    rates: Rates,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -87,10 +91,14 @@ pub struct Stacks {
     pub budgets: Vec<Arc<Vec<SharedBudget>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
+    /// The limits of client keys.
+    pub rates: Rates,
     /// One breaker per endpoint.
     pub breakers: Breakers,
     /// What each endpoint can do.
     pub capabilities: Capabilities,
+    /// What the endpoints' probes say.
+    pub health: Health,
     /// Per route, the number of each target's pool among the slots.
     pub pools: Vec<Vec<usize>>,
 }
@@ -99,9 +107,11 @@ pub struct Stacks {
 ///
 /// # Errors
 /// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let tls = crate::transport::tls_config();
-    let leaves = settings.endpoints.iter().map(|endpoint| Leaf::new(endpoint.clone(), Arc::clone(&tls)));
+pub fn build(settings: &Settings, dialler: &Dialler, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
+    let leaf = |(number, endpoint): (usize, &EndpointSettings)| {
+        Leaf::new(endpoint.clone(), dialler, Some((Arc::clone(sink), number)))
+    };
+    let leaves = settings.endpoints.iter().enumerate().map(leaf);
     Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
 }
 
@@ -133,15 +143,18 @@ where
             ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
             slots: slots.clone(),
             breakers: breakers.clone(),
+            health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
         },
         budgets: budgets.collect(),
         capabilities: capabilities(settings),
+        rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { endpoints, budgets, capabilities, pools, .. } = shared;
-    Stacks { calls, attempts: endpoints.stacks, budgets, slots, breakers, capabilities, pools }
+    let Shared { endpoints, budgets, capabilities, rates, pools, .. } = shared;
+    let Endpoints { stacks: attempts, health, .. } = endpoints;
+    Stacks { calls, attempts, budgets, slots, breakers, capabilities, rates, health, pools }
 }
 
 /// What the config says of each endpoint.

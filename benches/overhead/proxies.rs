@@ -52,7 +52,7 @@ pub async fn outrigger(upstream: SocketAddr) -> (SocketAddr, Running) {
 fn settings(upstream: SocketAddr) -> Settings {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     Settings {
-        server: ServerSettings { listen: any_port, max_body: 32 << 20, max_connections: 4096, keys: Vec::new() },
+        server: ServerSettings { listen: any_port, ..ServerSettings::default() },
         admin: AdminSettings { listen: any_port },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
         log: LogSettings { format: LogFormat::Json, level: "info".into() },
@@ -69,6 +69,8 @@ fn settings(upstream: SocketAddr) -> Settings {
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
             breaker: BreakerSettings::default(),
+            connections: Default::default(),
+            probe: None,
         }],
         routes: vec![RouteSettings {
             name: "all".into(),

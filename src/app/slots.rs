@@ -10,17 +10,16 @@ use std::time::Duration;
 use crate::clock;
 use crate::dialect::Dialect;
 use crate::server::Gateway;
-use crate::transport::{Props, tls_config};
+use crate::transport::{Dialler, Props};
 
 /// How often a server is asked: its slots change with a restart only.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// One task per endpoint that may tell; each runs until it is dropped.
-pub fn askers(gateway: &Arc<Gateway>) -> Vec<impl Future<Output = ()> + Send + use<>> {
-    let tls = tls_config();
+pub fn askers(gateway: &Arc<Gateway>, dialler: &Dialler) -> Vec<impl Future<Output = ()> + Send + use<>> {
     let endpoints = gateway.settings().endpoints.iter().enumerate();
     let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp | Dialect::Vllm));
-    let props = may_tell.filter_map(|(number, it)| Some((number, it.dialect, Props::new(it, Arc::clone(&tls))?)));
+    let props = may_tell.filter_map(|(number, it)| Some((number, it.dialect, Props::new(it, dialler)?)));
     props.map(|(number, dialect, props)| ask(Arc::clone(gateway), number, dialect, props)).collect()
 }
 

@@ -68,6 +68,4 @@ pub struct Asks {
     pub tools: bool,
     /// It wants its answer after a JSON schema.
     pub json_schema: bool,
-    /// Tokens it wants at most.
-    pub max_tokens: Option<u64>,
 }

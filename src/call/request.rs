@@ -124,6 +124,8 @@ pub struct Call {
     pub include_usage: bool,
     /// How many choices the body asks for (`n`, for each prompt), at least 1.
     pub choices: u64,
+    /// The caller's cap on output tokens, for each choice.
+    pub max_tokens: Option<u64>,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,
     /// What it asks of a model.

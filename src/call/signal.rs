@@ -179,7 +179,7 @@ pub enum Signal {
         /// Why, in one word of a closed list.
         reason: &'static str,
     },
-    /// A target had no place for a send.
+    /// A target had no place for a send, or a client key is over a limit.
     Shed {
         /// The route, as numbered in the settings.
         route: usize,
@@ -187,6 +187,33 @@ pub enum Signal {
         reason: &'static str,
         /// The call's priority.
         priority: Priority,
+    },
+    /// There was no memory left to hold a call's body; its route is not known yet.
+    NoMemory {
+        /// The call's priority.
+        priority: Priority,
+    },
+    /// An endpoint's name was looked up.
+    Lookup {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// What went wrong, if it did.
+        trouble: Option<String>,
+        /// Whether lookups have begun to fail, or to succeed again.
+        turned: bool,
+        /// Addresses there are now.
+        known: usize,
+    },
+    /// An endpoint's health was asked for.
+    Probed {
+        /// The endpoint, as numbered in the settings.
+        endpoint: usize,
+        /// What went wrong, if it did.
+        trouble: Option<String>,
+        /// Whether the endpoint counts as up now.
+        up: bool,
+        /// Whether it has just become so.
+        turned: bool,
     },
 }
 

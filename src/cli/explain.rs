@@ -9,8 +9,8 @@ use clap::Args;
 use super::{FAILED, FINE, SourceArgs, output};
 use crate::call::Capability;
 use crate::config::show::percentile;
-use crate::config::units::{show_duration, show_ratio};
-use crate::config::{Loaded, Part};
+use crate::config::units::{show_amount, show_duration, show_ratio};
+use crate::config::{ClientKey, Loaded, Part};
 use crate::policy::glob;
 use crate::policy::settings::RouteSettings;
 use crate::transport::settings::{Credential, EndpointSettings};
@@ -36,12 +36,13 @@ pub fn run(args: &ExplainArgs) -> u8 {
     let routes = &loaded.settings.routes;
     let Some(model) = &args.model else {
         let texts: Vec<String> = (0..routes.len()).map(|index| route(&loaded, index, None)).collect();
-        output::data(&format!("config  {}\n\n{}", loaded.source_name(), texts.join("\n")));
+        output::data(&format!("config  {}\n\n{}{}", loaded.source_name(), texts.join("\n"), keys(&loaded)));
         return FINE;
     };
     match routes.iter().position(|route| glob::matches(&route.model, model)) {
         Some(index) => {
-            output::data(&format!("config  {}\n\n{}", loaded.source_name(), route(&loaded, index, Some(model))));
+            let told = route(&loaded, index, Some(model));
+            output::data(&format!("config  {}\n\n{told}{}", loaded.source_name(), keys(&loaded)));
             FINE
         }
         None => {
@@ -77,6 +78,25 @@ fn route(loaded: &Loaded, index: usize, model: Option<&str>) -> String {
     }
     let rows: Vec<[String; 4]> = seen.iter().flat_map(|number| clocks(loaded, *number)).collect();
     table(&mut out, &rows);
+    out
+}
+
+/// Who may call, and how much; nothing where no key is asked for.
+fn keys(loaded: &Loaded) -> String {
+    let keys = &loaded.settings.server.keys;
+    if keys.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nclient keys\n".to_owned();
+    let limit = |limit: Option<u64>, what: &str| match limit {
+        Some(limit) => format!("{} {what} a minute", show_amount(limit)),
+        None => format!("any number of {what}"),
+    };
+    let row = |key: &ClientKey| {
+        let (requests, tokens) = (limit(key.limits.requests, "requests"), limit(key.limits.tokens, "tokens"));
+        [key.name.clone(), format!("priority {}", key.priority.as_str()), requests, tokens]
+    };
+    table(&mut out, &keys.iter().map(row).collect::<Vec<_>>());
     out
 }
 
@@ -145,13 +165,19 @@ fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {
     let endpoint = &loaded.settings.endpoints[number];
     let part = &loaded.origins.endpoints[number];
     let row = |key: &str, value: String| [endpoint.name.clone(), key.to_owned(), value, part.origin(key).to_string()];
-    let (timeouts, breaker) = (endpoint.timeouts, endpoint.breaker);
+    let (timeouts, breaker, connections) = (endpoint.timeouts, endpoint.breaker, endpoint.connections);
     let mut rows = vec![
         row("timeouts.connect", show_duration(timeouts.connect)),
         row("timeouts.idle", show_duration(timeouts.idle)),
         row("concurrency.mode", endpoint.concurrency.mode.as_str().to_owned()),
         row("concurrency.max", endpoint.concurrency.max.to_string()),
+        row("connections.max_age", show_duration(connections.max_age)),
+        row("connections.dns_refresh", show_duration(connections.dns_refresh)),
     ];
+    if let Some(probe) = &endpoint.probe {
+        let what = format!("GET {} every {}", probe.path, show_duration(probe.every));
+        rows.push([endpoint.name.clone(), "probe".to_owned(), what, String::new()]);
+    }
     if !breaker.on {
         rows.push(row("breaker", "off".to_owned()));
         return rows;

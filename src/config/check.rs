@@ -228,7 +228,24 @@ fn value_of(scalar: &Scalar, ty: Type) -> Result<(), Flaw> {
             Ok(_) => Ok(()),
             Err(error) => Err(quantity(error, ty)),
         },
+        Type::Between(low, high) => match units::duration(text) {
+            Ok(value)
+                if (u64::from(low)..=u64::from(high)).contains(&value.as_secs())
+                    && value.as_secs_f64() <= f64::from(high) =>
+            {
+                Ok(())
+            }
+            Ok(_) => flaw(Code::BadValue, format!("wants {}", keys::wants(ty))),
+            Err(error) => Err(quantity(error, ty)),
+        },
+        Type::HttpPath if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#') => Ok(()),
+        Type::HttpPath => flaw(Code::BadValue, format!("wants {}", keys::wants(ty))),
         Type::Size => match units::size(text) {
+            Ok(0) => flaw(Code::Zero, "must be more than zero".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(quantity(error, ty)),
+        },
+        Type::Amount => match units::amount(text) {
             Ok(0) => flaw(Code::Zero, "must be more than zero".to_owned()),
             Ok(_) => Ok(()),
             Err(error) => Err(quantity(error, ty)),

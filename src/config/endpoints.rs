@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::call::Capability;
 use crate::dialect::Dialect;
-use crate::policy::Supports;
+use crate::policy::{ProbeSettings, Supports};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::origin::{Origin, Part};
@@ -19,7 +19,7 @@ use super::resolve::Reading;
 use super::server::{required, unreadable};
 use super::settings::Settings;
 use super::tree::{Kind, Node, Span};
-use super::url;
+use super::{units, url};
 
 /// An endpoint and its places in the file.
 pub struct Endpoint {
@@ -94,6 +94,8 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
             timeouts: policy.timeouts,
             breaker: policy.breaker,
             concurrency: policy.concurrency,
+            connections: policy.connections,
+            probe: probe(item, reading),
         },
         name_span: span("name"),
         url_span: span("url"),
@@ -112,6 +114,21 @@ fn supports(item: &Node) -> Supports {
         }
     }
     supports
+}
+
+fn probe(item: &Node, reading: &mut Reading<'_>) -> Option<ProbeSettings> {
+    let node = item.get("probe").filter(|node| matches!(node.kind, Kind::Map(_)))?;
+    let default = ProbeSettings::default();
+    let text = |name: &str| node.get(name).and_then(Node::text);
+    let duration = |name: &str, default| text(name).and_then(|text| units::duration(text).ok()).unwrap_or(default);
+    let count = |name: &str, default| text(name).and_then(|text| text.parse().ok()).unwrap_or(default);
+    Some(ProbeSettings {
+        every: duration("every", default.every),
+        timeout: duration("timeout", default.timeout),
+        fail_after: count("fail_after", default.fail_after),
+        ok_after: count("ok_after", default.ok_after),
+        path: required(node, "path", "a probe", reading).unwrap_or_default(),
+    })
 }
 
 fn credential(item: &Node, reading: &mut Reading<'_>) -> Credential {

@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use super::units;
+
 /// What a value may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Type {
@@ -25,8 +27,14 @@ pub enum Type {
     Duration,
     /// A duration that must not be zero.
     Clock,
+    /// A duration within bounds, in seconds.
+    Between(u32, u32),
+    /// A path on a server, beginning with `/`.
+    HttpPath,
     /// A number of bytes, not zero.
     Size,
+    /// How many of something, not zero.
+    Amount,
     /// A share, `0%` to `100%`.
     Ratio,
     /// A whole number within bounds.
@@ -107,14 +115,16 @@ const fn later(path: &'static str, at: &'static [Place], why: &'static str) -> R
 }
 
 use Place::{Defaults, Endpoint, Route, Top};
-use Type::{Address, Choice, Clock, Count, Duration, Name, Path, Ratio, Secret, Size, Switch, Targets, Text, Url};
+use Type::{
+    Address, Amount, Between, Choice, Clock, Count, Duration, HttpPath, Name, Path, Ratio, Secret, Size, Switch,
+    Targets, Text, Url,
+};
 
 const ON_OFF: Type = Choice(&["on", "off"]);
 const TOP: &[Place] = &[Top];
 const DER: &[Place] = &[Defaults, Endpoint, Route];
 const DE: &[Place] = &[Defaults, Endpoint];
 const DR: &[Place] = &[Defaults, Route];
-const E: &[Place] = &[Endpoint];
 const R: &[Place] = &[Route];
 
 /// The table.
@@ -122,6 +132,41 @@ pub static ROWS: &[Row] = &[
     key("version", TOP, Count(1, 1), "1", "Version of the file format; the only required line besides an endpoint."),
     key("server.listen", TOP, Address, "127.0.0.1:8700", "Address of the data port, where clients send their calls."),
     key("server.max_body", TOP, Size, "32MiB", "Largest request body; a larger one is refused with 413."),
+    key(
+        "server.max_buffered",
+        TOP,
+        Size,
+        "512MiB",
+        "Memory for all request bodies that are held, together; a call that would pass it is refused with 503.",
+    ),
+    key(
+        "server.max_header_bytes",
+        TOP,
+        Size,
+        "64KiB",
+        "Largest request head; a larger one is refused with 431. At least 8KiB.",
+    ),
+    key(
+        "server.header_timeout",
+        TOP,
+        Clock,
+        "60s",
+        "How long a client may take to send a request head, the pause before it included; then the connection is closed.",
+    ),
+    key(
+        "server.body_timeout",
+        TOP,
+        Clock,
+        "30s",
+        "How long a request body may stand still; then the call is refused with 408.",
+    ),
+    key(
+        "server.write_timeout",
+        TOP,
+        Clock,
+        "30s",
+        "How long a client may take nothing of its answer; then the connection is closed.",
+    ),
     key(
         "server.max_connections",
         TOP,
@@ -151,7 +196,20 @@ pub static ROWS: &[Row] = &[
         "default",
         "Priority of its calls where there is not room for all; `x-outrigger-priority` may lower it.",
     ),
-    later("server.keys[].limits", TOP, "Requests and tokens per minute for this key."),
+    open(
+        "server.keys[].limits.requests_per_minute",
+        TOP,
+        Amount,
+        "600",
+        "Calls this key may make in a minute; more are refused with 429. Without it there is no limit.",
+    ),
+    open(
+        "server.keys[].limits.tokens_per_minute",
+        TOP,
+        Amount,
+        "1M",
+        "Tokens this key may use in a minute, prompts and answers together. Without it there is no limit.",
+    ),
     key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
     key(
         "drain.delay",
@@ -202,7 +260,23 @@ pub static ROWS: &[Row] = &[
     open("endpoints[].supports.json_schema", TOP, ON_OFF, "off", "The same for answers after a JSON schema."),
     open("endpoints[].supports.vision", TOP, ON_OFF, "off", "The same for images."),
     open("endpoints[].supports.audio", TOP, ON_OFF, "off", "The same for sound."),
-    later("probe", E, "Asks the endpoint for its health in the background."),
+    open(
+        "endpoints[].probe.path",
+        TOP,
+        HttpPath,
+        "/health",
+        "Asks this path of the server in the background; an endpoint that gives no 2xx is passed over while another can be asked.",
+    ),
+    key("endpoints[].probe.every", TOP, Between(1, 3600), "5s", "Time between two probes, give or take a tenth."),
+    key("endpoints[].probe.timeout", TOP, Clock, "2s", "A probe that takes longer has failed."),
+    key(
+        "endpoints[].probe.fail_after",
+        TOP,
+        Count(1, 100),
+        "2",
+        "Failures in a row that make the endpoint count as down.",
+    ),
+    key("endpoints[].probe.ok_after", TOP, Count(1, 100), "1", "Successes in a row that make it count as up again."),
     key("timeouts.connect", DER, Clock, "2s", "Dialling, with name lookup and TLS. Read from the endpoint."),
     key(
         "timeouts.headers",
@@ -269,6 +343,20 @@ pub static ROWS: &[Row] = &[
         "Hedges as a share of traffic; at least as large as the share of calls that are late.",
     ),
     key(
+        "connections.max_age",
+        DE,
+        Duration,
+        "5m",
+        "An older connection takes no further call, give or take a tenth; what runs on it finishes. `0s` keeps them.",
+    ),
+    key(
+        "connections.dns_refresh",
+        DE,
+        Between(5, 60),
+        "30s",
+        "How long the addresses of a name are believed; the last good ones are kept while lookup fails.",
+    ),
+    key(
         "queue.wait",
         DR,
         Duration,
@@ -326,6 +414,7 @@ pub const REQUIRED: &[&str] = &[
     "server.keys[].hash_file",
     "endpoints[].name",
     "endpoints[].url",
+    "endpoints[].probe.path",
     "routes[].targets",
 ];
 
@@ -405,7 +494,13 @@ pub fn wants(ty: Type) -> String {
         Type::Url => "a URL: `http://host:port/v1`".to_owned(),
         Type::Address => "an address: `127.0.0.1:8700`".to_owned(),
         Type::Duration | Type::Clock => "a duration: `250ms`, `30s`, `2m`, `1h`".to_owned(),
+        Type::Between(low, high) => {
+            let show = |seconds| units::show_duration(std::time::Duration::from_secs(u64::from(seconds)));
+            format!("a duration from `{}` to `{}`", show(low), show(high))
+        }
+        Type::HttpPath => "a path on the server: `/health`".to_owned(),
         Type::Size => "a size: `64KiB`, `32MiB`, `1GiB`".to_owned(),
+        Type::Amount => "a number: `600`, `500k`, `1M`".to_owned(),
         Type::Ratio => "a percentage: `20%`".to_owned(),
         Type::Count(low, high) if low == high => format!("the number {low}"),
         Type::Count(low, high) => format!("a whole number from {low} to {high}"),

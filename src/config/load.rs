@@ -129,6 +129,8 @@ pub fn from_upstream(address: &str, overrides: &Overrides) -> Result<Loaded, Rep
         timeouts: policy.timeouts,
         breaker: policy.breaker,
         concurrency: policy.concurrency,
+        connections: policy.connections,
+        probe: None,
     });
     endpoints::forward_client_keys(&mut settings);
     let mut route = catch_all(policy);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::policy::HedgeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::transport::settings::Connections;
 
 use super::origin::{Origin, Part};
 use super::report::{Code, Problem};
@@ -26,6 +27,8 @@ pub struct Policy {
     pub breaker: BreakerSettings,
     /// Sends in flight at an endpoint.
     pub concurrency: Concurrency,
+    /// How long connections and addresses are good for.
+    pub connections: Connections,
     /// Wait for a place.
     pub queue_wait: Duration,
     /// A send beside one that is late.
@@ -42,6 +45,7 @@ impl Default for Policy {
             max_sends: MAX_SENDS,
             breaker: BreakerSettings::default(),
             concurrency: Concurrency::default(),
+            connections: Connections::default(),
             queue_wait: QUEUE_WAIT,
             hedge: HedgeSettings::default(),
             part: Part::default(),
@@ -82,6 +86,8 @@ impl Policy {
             _ => None,
         });
         over.read("concurrency.max", &mut merged.concurrency.max, |text| text.parse().ok().filter(|n| *n > 0));
+        over.read("connections.max_age", &mut merged.connections.max_age, |text| units::duration(text).ok());
+        over.clock("connections.dns_refresh", &mut merged.connections.dns_refresh);
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
         over.switch("hedge", &mut merged.hedge.on);
         over.read("hedge.after", &mut merged.hedge.after, |text| {

@@ -58,12 +58,7 @@ impl Reading<'_> {
 pub fn built_in() -> Settings {
     let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     Settings {
-        server: ServerSettings {
-            listen: local(DATA_PORT),
-            max_body: 32 << 20,
-            max_connections: 10_000,
-            keys: Vec::new(),
-        },
+        server: ServerSettings::default(),
         admin: AdminSettings { listen: local(ADMIN_PORT) },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(120) },
         log: LogSettings { format: LogFormat::Auto, level: "info".to_owned() },
@@ -83,6 +78,7 @@ pub fn resolve(root: &Node, dir: &Path, overrides: &Overrides, problems: &mut Ve
     settings.server.keys = server::keys(root, auth_none, &mut reading);
     flags(&mut settings, overrides, &mut reading.origins);
     server::doors(root, &settings, auth_none, &mut reading);
+    server::sizes(&settings, &mut reading);
 
     let defaults = match root.get("defaults") {
         Some(node) => Policy::default().under(node, Origin::Defaults),
@@ -134,6 +130,14 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     let server = &mut settings.server;
     server.listen = reading.global(root, "server.listen", server.listen, address);
     server.max_body = reading.global(root, "server.max_body", server.max_body, |text| units::size(text).ok());
+    server.max_buffered =
+        reading.global(root, "server.max_buffered", server.max_buffered, |text| units::size(text).ok());
+    server.max_header_bytes =
+        reading.global(root, "server.max_header_bytes", server.max_header_bytes, |text| units::size(text).ok());
+    let clock = |text: &str| units::duration(text).ok();
+    server.header_timeout = reading.global(root, "server.header_timeout", server.header_timeout, clock);
+    server.body_timeout = reading.global(root, "server.body_timeout", server.body_timeout, clock);
+    server.write_timeout = reading.global(root, "server.write_timeout", server.write_timeout, clock);
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);

@@ -46,8 +46,14 @@ fn leaf(row: &Row) -> Value {
         Type::Name => or_variable("[A-Za-z0-9._-]{1,64}"),
         Type::Url => or_variable("https?://[^?#@]+"),
         Type::Duration => or_variable("[0-9]+(\\.[0-9]+)?(ms|s|m|h)"),
+        Type::Between(..) => or_variable("[0-9]+(\\.[0-9]+)?(ms|s|m|h)"),
+        Type::HttpPath => or_variable("/[!-\"$-~]*"),
         Type::Clock => or_variable("[0-9]*\\.?[0-9]*[1-9][0-9]*\\.?[0-9]*(ms|s|m|h)"),
         Type::Size => or_variable("[0-9]+(\\.[0-9]+)?([KMG]i?B|B)"),
+        Type::Amount => json!({ "anyOf": [
+            { "type": "integer", "minimum": 1 },
+            { "type": "string", "pattern": "^([0-9]+(\\.[0-9]+)?[kMG]|.*\\$\\{.*)$" },
+        ] }),
         Type::Ratio => or_variable("[0-9]+(\\.[0-9]+)?%"),
         Type::Count(low, high) => json!({ "anyOf": [
             { "type": "integer", "minimum": low, "maximum": high },

@@ -5,11 +5,17 @@
 
 use std::fs;
 
+use crate::policy::RateLimits;
+
 use super::policy::at;
 use super::report::{Code, Problem};
 use super::resolve::Reading;
 use super::settings::{ClientKey, Settings};
 use super::tree::{Kind, Node};
+use super::units;
+
+/// The HTTP parser works with a buffer of at least this.
+const LEAST_HEAD: usize = 8 << 10;
 
 /// Reads `server.keys`.
 pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<ClientKey> {
@@ -40,6 +46,10 @@ pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<Clie
             name: name.unwrap_or_default(),
             sha256: sha256.unwrap_or_default(),
             priority: priority.unwrap_or_default(),
+            limits: RateLimits {
+                requests: amount(item, "limits.requests_per_minute"),
+                tokens: amount(item, "limits.tokens_per_minute"),
+            },
         });
     }
     if auth_none
@@ -53,6 +63,40 @@ pub fn keys(root: &Node, auth_none: bool, reading: &mut Reading<'_>) -> Vec<Clie
         );
     }
     keys
+}
+
+fn amount(item: &Node, key: &str) -> Option<u64> {
+    at(item, key).and_then(Node::text).and_then(|text| units::amount(text).ok())
+}
+
+/// Judges sizes that must fit each other, or the HTTP parser.
+pub fn sizes(settings: &Settings, reading: &mut Reading<'_>) {
+    let span = |key: &str| reading.origins.global.span(key);
+    let server = &settings.server;
+    let show = units::show_size;
+    let mut found = Vec::new();
+    if server.max_buffered < server.max_body {
+        let places = [span("server.max_buffered"), span("server.max_body")];
+        let (all, one) = (show(server.max_buffered), show(server.max_body));
+        found.push(
+            Problem::new(
+                Code::Conflict,
+                places.into_iter().flatten().max_by_key(|span| span.start).unwrap_or_default(),
+                format!("`max_buffered` ({all}) is less than `max_body` ({one})"),
+            )
+            .label("the largest body could never be held")
+            .help("make `max_buffered` several times `max_body`: it is for all calls together"),
+        );
+    }
+    if server.max_header_bytes < LEAST_HEAD {
+        let (given, least) = (show(server.max_header_bytes), show(LEAST_HEAD));
+        let place = span("server.max_header_bytes").unwrap_or_default();
+        found.push(
+            Problem::new(Code::BadValue, place, format!("`max_header_bytes` cannot be `{given}`"))
+                .label(format!("wants at least {least}")),
+        );
+    }
+    reading.problems.extend(found);
 }
 
 /// The text of a key that must be given; reports it missing.

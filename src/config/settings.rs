@@ -1,11 +1,12 @@
 //! The whole configuration, resolved: plain values, every reference checked, every default filled in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::resolve::DATA_PORT;
 use crate::call::Priority;
-use crate::policy::RouteSettings;
+use crate::policy::{RateLimits, RouteSettings};
 use crate::transport::EndpointSettings;
 
 /// Everything the process runs by.
@@ -34,10 +35,36 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Largest request body that is held, in bytes.
     pub max_body: usize,
+    /// Most memory that held request bodies may take together, in bytes.
+    pub max_buffered: usize,
+    /// Largest request head, in bytes.
+    pub max_header_bytes: usize,
     /// Connections served at once; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// How long a client may take to send a request head, the pause between two requests included.
+    pub header_timeout: Duration,
+    /// How long a request body may stand still.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of what is written to it.
+    pub write_timeout: Duration,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DATA_PORT),
+            max_body: 32 << 20,
+            max_buffered: 512 << 20,
+            max_header_bytes: 64 << 10,
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            keys: Vec::new(),
+        }
+    }
 }
 
 /// One client key, known only by its hash.
@@ -49,6 +76,8 @@ pub struct ClientKey {
     pub sha256: [u8; 32],
     /// Priority of its calls; a call may ask for less.
     pub priority: Priority,
+    /// What its calls may ask for.
+    pub limits: RateLimits,
 }
 
 /// The admin port.

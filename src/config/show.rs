@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use crate::call::Capability;
 use crate::policy::HedgeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Spread, Timeouts};
-use crate::transport::settings::{Credential, EndpointSettings};
+use crate::transport::settings::{Connections, Credential, EndpointSettings};
 
 use super::settings::{LogFormat, Settings};
-use super::units::{show_duration, show_ratio, show_size};
+use super::units::{show_amount, show_duration, show_ratio, show_size};
 
 /// The name of a log format in the config file.
 pub fn log_format(format: LogFormat) -> &'static str {
@@ -27,6 +27,17 @@ pub fn yaml(settings: &Settings) -> String {
     let server = &settings.server;
     let _ = writeln!(out, "server:\n  listen: {}", text(&server.listen.to_string()));
     let _ = writeln!(out, "  max_body: {}\n  max_connections: {}", show_size(server.max_body), server.max_connections);
+    let _ = writeln!(
+        out,
+        "  max_buffered: {}\n  max_header_bytes: {}",
+        show_size(server.max_buffered),
+        show_size(server.max_header_bytes)
+    );
+    for (name, clock) in
+        [("header", server.header_timeout), ("body", server.body_timeout), ("write", server.write_timeout)]
+    {
+        let _ = writeln!(out, "  {name}_timeout: {}", show_duration(clock));
+    }
     if server.keys.is_empty() {
         out.push_str("  keys: []\n");
         if !server.listen.ip().is_loopback() {
@@ -37,6 +48,13 @@ pub fn yaml(settings: &Settings) -> String {
         for key in &server.keys {
             let _ = writeln!(out, "    - name: {}\n      hash_file: \"***\"", text(&key.name));
             let _ = writeln!(out, "      priority: {}", key.priority.as_str());
+            if !key.limits.is_empty() {
+                out.push_str("      limits:\n");
+            }
+            let limits = [("requests", key.limits.requests), ("tokens", key.limits.tokens)];
+            for (name, limit) in limits.into_iter().filter_map(|(name, limit)| Some((name, limit?))) {
+                let _ = writeln!(out, "        {name}_per_minute: {}", show_amount(limit));
+            }
         }
     }
     let _ = writeln!(out, "admin:\n  listen: {}", text(&settings.admin.listen.to_string()));
@@ -117,6 +135,18 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
     let _ =
         writeln!(out, "    timeouts:\n      connect: {}\n      idle: {}", show_duration(connect), show_duration(idle));
     let Concurrency { mode, max } = endpoint.concurrency;
+    let Connections { max_age, dns_refresh } = endpoint.connections;
+    let (max_age, dns_refresh) = (show_duration(max_age), show_duration(dns_refresh));
+    let _ = writeln!(out, "    connections:\n      max_age: {max_age}\n      dns_refresh: {dns_refresh}");
+    if let Some(probe) = &endpoint.probe {
+        let (every, timeout) = (show_duration(probe.every), show_duration(probe.timeout));
+        let _ = writeln!(
+            out,
+            "    probe:\n      path: {}\n      every: {every}\n      timeout: {timeout}",
+            text(&probe.path)
+        );
+        let _ = writeln!(out, "      fail_after: {}\n      ok_after: {}", probe.fail_after, probe.ok_after);
+    }
     let _ = writeln!(out, "    concurrency:\n      mode: {}\n      max: {max}", mode.as_str());
     breaker(out, &endpoint.breaker);
 }

@@ -39,7 +39,7 @@ fn entry(out: &mut String, path: &str, name: &str, indent: usize, off: bool) {
         Some(Found::Map) if keys::is_off(path) => push(out, indent, off, &format!("{name}: off"), section_why(path)),
         Some(Found::Map) => {
             // A map of which nothing is given by itself would be an empty one.
-            let off = off || path == "endpoints[].supports";
+            let off = off || matches!(path, "endpoints[].supports" | "endpoints[].probe");
             push(out, indent, off, &format!("{name}:"), section_why(path));
             for child in keys::children(path, false) {
                 entry(out, &keys::join(path, child), child, indent + 2, off);
@@ -69,6 +69,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
                 ("breaker", _) => "breaker: off",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
                 ("hedge", _) => "hedge: { after: p95, budget: 5% }",
+                ("connections", _) => "connections: { max_age: 1m }",
                 ("queue", _) => "queue: { wait: 1s }",
                 ("retry", _) => "retry: { attempts: 1 }",
                 _ => "max_sends: 2",
@@ -99,6 +100,7 @@ fn section_why(path: &str) -> &'static str {
     match path {
         "server.keys" => "Clients that may call; without keys only this machine may, or everybody with `auth: none`.",
         "endpoints" => "Where calls may go: one base URL with one credential each.",
+        "endpoints[].probe" => "Asks for the endpoint's health in the background.",
         "defaults" => "Policy wherever an endpoint or a route does not say otherwise.",
         "defaults.breaker" => "Leaves an endpoint alone that keeps failing; `breaker: off` never does.",
         "defaults.hedge" => {

@@ -9,9 +9,9 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::call::{Capability, Priority};
-use crate::policy::HedgeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
-use crate::transport::settings::Credential;
+use crate::policy::{HedgeSettings, ProbeSettings};
+use crate::transport::settings::{Connections, Credential};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -80,6 +80,8 @@ fn the_starter_changes_no_default() {
     assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
     assert_eq!(loaded.settings.endpoints[0].breaker, BreakerSettings::default());
     assert_eq!(route.hedge, HedgeSettings::default());
+    assert_eq!(loaded.settings.endpoints[0].connections, Connections::default());
+    assert_eq!(loaded.settings.endpoints[0].probe, None);
     let mut bare = resolve::built_in();
     bare.endpoints = loaded.settings.endpoints.clone();
     bare.routes = loaded.settings.routes.clone();
@@ -304,4 +306,61 @@ fn limits_queues_and_priorities_are_read_where_they_belong() {
     assert_eq!(priorities, [Priority::Critical, Priority::Default]);
     let shown = show::yaml(&settings);
     assert!(shown.contains("priority: critical") && shown.contains("max: 4") && shown.contains("wait: 2s"), "{shown}");
+}
+
+#[test]
+fn limits_of_keys_and_of_the_door_are_read_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("hash"), "0a".repeat(32)).unwrap();
+    let source = "version: 1\nserver:\n  max_body: 1MiB\n  max_buffered: 8MiB\n  max_header_bytes: 16KiB\n  header_timeout: 5s\n  body_timeout: 6s\n  write_timeout: 7s\n\
+                  \x20 keys:\n    - { name: a, hash_file: hash, limits: { requests_per_minute: 600, tokens_per_minute: 1.5M } }\n\
+                  \x20   - { name: b, hash_file: hash, limits: { tokens_per_minute: 500k } }\n    - { name: c, hash_file: hash }\n\
+                  endpoints: [{ name: x, url: \"http://127.0.0.1:1\" }]\n";
+    let read = |source: &str| {
+        let loaded = from_text(&folder.path().join("x.yaml"), source, &variables(), &Overrides::default());
+        loaded.unwrap_or_else(|report| panic!("{}", report.render(false))).settings
+    };
+    let server = read(source).server;
+    let limits: Vec<_> = server.keys.iter().map(|key| (key.limits.requests, key.limits.tokens)).collect();
+    assert_eq!(limits, [(Some(600), Some(1_500_000)), (None, Some(500_000)), (None, None)]);
+    assert_eq!((server.max_body, server.max_buffered, server.max_header_bytes), (1 << 20, 8 << 20, 16 << 10));
+    let clocks = [server.header_timeout, server.body_timeout, server.write_timeout];
+    assert_eq!(clocks.map(|clock| clock.as_secs()), [5, 6, 7]);
+    let shown = show::yaml(&read(source));
+    for line in [
+        "max_buffered: 8MiB",
+        "max_header_bytes: 16KiB",
+        "header_timeout: 5s",
+        "body_timeout: 6s",
+        "write_timeout: 7s",
+        "requests_per_minute: 600",
+        "tokens_per_minute: 1500k",
+        "tokens_per_minute: 500k",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let again = show::yaml(&read(&shown.replace("\"***\"", "hash")));
+    assert_eq!(again, shown, "what is shown could be a config");
+}
+
+#[test]
+fn probes_and_connections_are_read_where_they_belong() {
+    let source = "version: 1\nendpoints:\n  - name: x\n    url: http://127.0.0.1:1\n    probe: { path: /health, every: 7s, timeout: 500ms, fail_after: 3, ok_after: 2 }\n\
+                  \x20   connections: { max_age: 0s }\n  - { name: y, url: \"http://127.0.0.1:2\", probe: { path: \"/v1/models?limit=1\" } }\n\
+                  \x20 - { name: z, url: \"http://127.0.0.1:3\" }\n\
+                  defaults:\n  connections: { max_age: 2m, dns_refresh: 5s }\nroutes:\n  - targets: [x, y, z]\n";
+    let settings = text(source).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    let (ms, of) = (std::time::Duration::from_millis, |number: usize| &settings.endpoints[number]);
+    let x = ProbeSettings { path: "/health".into(), every: ms(7000), timeout: ms(500), fail_after: 3, ok_after: 2 };
+    assert_eq!(of(0).probe, Some(x));
+    assert_eq!(of(1).probe, Some(ProbeSettings { path: "/v1/models?limit=1".into(), ..ProbeSettings::default() }));
+    assert_eq!(of(2).probe, None);
+    let ages: Vec<_> = settings.endpoints.iter().map(|it| it.connections.max_age.as_secs()).collect();
+    assert_eq!(ages, [0, 120, 120]);
+    assert!(settings.endpoints.iter().all(|it| it.connections.dns_refresh == ms(5000)));
+    let again = text(&show::yaml(&settings)).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+    let probes = |settings: &Settings| -> Vec<_> {
+        settings.endpoints.iter().map(|it| (it.probe.clone(), it.connections)).collect()
+    };
+    assert_eq!(probes(&again), probes(&settings), "what is shown reads back");
 }

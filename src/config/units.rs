@@ -1,4 +1,4 @@
-//! Durations, sizes and ratios as people write them: `250ms`, `32MiB`, `20%`.
+//! Durations, sizes, ratios and amounts as people write them: `250ms`, `32MiB`, `20%`, `1M`.
 //!
 //! Owns both directions, text to value and back. Owns no bounds: whether zero is allowed is the key's business.
 //! Invariant: nothing is guessed; a number without its unit is refused, with the text that was probably meant.
@@ -20,6 +20,11 @@ pub enum UnitError {
 
 const DURATION_UNITS: &[(&str, u128)] =
     &[("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+
+const AMOUNT_UNITS: &[(&str, u128)] = &[("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)];
+
+/// More than anybody means.
+const MOST: u64 = 1_000_000_000_000;
 
 const SIZE_UNITS: &[(&str, u128)] = &[
     ("B", 1),
@@ -46,6 +51,19 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
 /// Reads `64KiB`, `32MiB`, `10MB`, in bytes.
 pub fn size(text: &str) -> Result<usize, UnitError> {
     usize::try_from(scaled(text, SIZE_UNITS, "MiB")?).map_err(|_| UnitError::TooLarge)
+}
+
+/// Reads `600`, `500k`, `1.5M`, `2G`: how many of something.
+pub fn amount(text: &str) -> Result<u64, UnitError> {
+    let text = text.trim();
+    let (number, unit) = split(text);
+    let whole = unit.is_empty() && !number.contains('.');
+    let value = if whole && is_number(number) {
+        scaled(&format!("{number}B"), &[("B", 1)], "")?
+    } else {
+        scaled(text, AMOUNT_UNITS, "k")?
+    };
+    u64::try_from(value).ok().filter(|value| *value <= MOST).ok_or(UnitError::TooLarge)
 }
 
 /// Reads `20%` or `99.9%` as a share of one. More than `100%` is too large.
@@ -86,6 +104,16 @@ pub fn show_size(bytes: usize) -> String {
         }
     }
     format!("{bytes}B")
+}
+
+/// Writes an amount so that [`amount`] reads it back.
+pub fn show_amount(value: u64) -> String {
+    let units = AMOUNT_UNITS.iter().rev();
+    let fits = |scale: u128| value > 0 && u128::from(value).is_multiple_of(scale);
+    match units.into_iter().find(|(_, scale)| fits(*scale)) {
+        Some((unit, scale)) => format!("{}{unit}", u128::from(value) / scale),
+        None => value.to_string(),
+    }
 }
 
 /// Writes a share of one as [`ratio`] reads it.
@@ -155,6 +183,20 @@ mod tests {
     }
 
     #[test]
+    fn amounts_are_read() {
+        for (text, value) in
+            [("600", 600), ("500k", 500_000), ("1M", 1_000_000), ("1.5M", 1_500_000), ("2G", 2_000_000_000), ("0", 0)]
+        {
+            assert_eq!(amount(text), Ok(value), "{text}");
+        }
+        assert_eq!(amount("1K"), Err(UnitError::UnknownUnit("K".to_owned())));
+        assert_eq!(amount("1.5"), Err(UnitError::MissingUnit("1.5k".to_owned())));
+        assert_eq!(amount("many"), Err(UnitError::NotANumber));
+        assert_eq!(amount("-1"), Err(UnitError::NotANumber));
+        assert_eq!(amount("2000G"), Err(UnitError::TooLarge));
+    }
+
+    #[test]
     fn what_is_no_quantity_says_why() {
         assert_eq!(duration("30"), Err(UnitError::MissingUnit("30s".to_owned())));
         assert_eq!(size("32"), Err(UnitError::MissingUnit("32MiB".to_owned())));
@@ -181,6 +223,13 @@ mod tests {
         }
 
         #[test]
+        fn a_shown_amount_reads_back(value in 0u64..=MOST) {
+            prop_assert_eq!(amount(&show_amount(value)), Ok(value));
+            let round = value / 1_000_000 * 1_000_000;
+            prop_assert_eq!(amount(&show_amount(round)), Ok(round));
+        }
+
+        #[test]
         fn a_shown_ratio_reads_back(thousandths in 0u32..=100_000) {
             let value = f64::from(thousandths) / 100_000.0;
             let back = ratio(&show_ratio(value));
@@ -196,7 +245,7 @@ mod tests {
 
         #[test]
         fn no_text_breaks_the_readers(text in ".{0,40}") {
-            let _ = (duration(&text), size(&text), ratio(&text));
+            let _ = (duration(&text), size(&text), ratio(&text), amount(&text));
         }
     }
 }

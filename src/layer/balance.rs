@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tower::{Service, ServiceExt};
 
 use super::state::{Asked, Breakers, Line, Permit, Slots, Turn};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Priority, Signal, Sink};
 use crate::clock;
-use crate::policy::balance::{Candidate, affinity, fresh};
+use crate::policy::balance::{Candidate, affinity, fresh, up};
 use crate::policy::{Ask, Refusal, RouteSettings, Shed, Spread};
 
 /// The endpoints that routes share, numbered as in the settings, and what is known of them.
@@ -28,6 +28,8 @@ pub struct Endpoints {
     pub slots: Slots,
     /// Their breakers.
     pub breakers: Breakers,
+    /// What their health checks say.
+    pub health: Health,
 }
 
 impl Endpoints {
@@ -98,8 +100,9 @@ impl Balance {
         for endpoint in endpoints.iter().copied().filter(fit) {
             let Ok(allowed) = self.endpoints.breakers.peek(endpoint, attempt.route, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
-            // on it.
-            if allowed.probe && attempt.call.body.replayable() && !attempt.used.contains(&endpoint) {
+            // on it, and nothing is while its health checks fail.
+            let may_probe = attempt.call.body.replayable() && self.endpoints.health.is_up(endpoint);
+            if allowed.probe && may_probe && !attempt.used.contains(&endpoint) {
                 due = due.or(Some(endpoint));
             }
             open.push(candidate(endpoint, allowed.share));
@@ -107,7 +110,7 @@ impl Balance {
         if open.is_empty() {
             open = endpoints.iter().copied().filter(fit).map(|endpoint| candidate(endpoint, 1.0)).collect();
         }
-        Some((open, due))
+        Some((up(open, |endpoint| self.endpoints.health.is_up(endpoint)), due))
     }
 
     /// Out it goes.

@@ -1,8 +1,10 @@
 //! Tower layers: thin adapters that act on what the policies decide. `stack.rs` says which stands where, and why.
 
+pub mod admit;
 mod balance;
 mod breaker;
 mod deadline;
+mod health;
 mod idle;
 mod limit;
 mod observe_attempt;
@@ -15,9 +17,11 @@ use tower::util::BoxCloneSyncService;
 
 use crate::call::{Attempt, AttemptReply, CallError, CallRequest, Failure, Reply};
 
+pub use admit::AdmitLayer;
 pub use balance::{Balance, Endpoints};
 pub use breaker::BreakerLayer;
 pub use deadline::DeadlineLayer;
+pub use health::Health;
 pub use idle::IdleLayer;
 pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;

@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 
 use super::race::{Finished, Race, Runner};
 use super::state::{Breakers, Capabilities, Hedges, SharedBudget, Slots};
-use super::{AttemptService, Pending};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Lack, Milestone,
     Outcome, Reply, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
@@ -35,6 +35,8 @@ pub struct Around {
     pub budgets: Arc<Vec<SharedBudget>>,
     /// Who is held back.
     pub breakers: Breakers,
+    /// Who is down, by its probes.
+    pub health: Health,
     /// Who can serve what.
     pub capabilities: Capabilities,
     /// Who is late, and what may be done about it.
@@ -154,7 +156,7 @@ impl Retry {
             fit: Fit::new(Arc::clone(&call)),
             call,
             upload,
-            plan: Plan::new(&self.route, terms),
+            plan: Plan::new(&self.route, terms).passing_over(self.around.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),

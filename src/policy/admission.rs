@@ -25,6 +25,15 @@ const NEWEST: f64 = 0.05;
 /// Bounds of the wait that is told to whoever is refused.
 const TOLD: (f64, f64) = (1.0, 60.0);
 
+/// What share of a whole a class may fill: the rest is kept for the higher ones.
+pub const fn share(class: Priority) -> f64 {
+    match class {
+        Priority::Critical => 1.0,
+        Priority::Default => 0.95,
+        Priority::Sheddable => 0.7,
+    }
+}
+
 /// What a send asks for.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -143,13 +152,8 @@ struct Endpoint {
 impl Endpoint {
     /// Whether there is a place for this class: the last few of many are kept for the higher ones.
     fn has_room(&self, class: Priority) -> bool {
-        let share = match class {
-            Priority::Critical => 1.0,
-            Priority::Default => 0.95,
-            Priority::Sheddable => 0.7,
-        };
         // Rounded up, so that a short limit is not made shorter.
-        self.in_use < (self.limiter.limit() as f64 * share).ceil() as usize
+        self.in_use < (self.limiter.limit() as f64 * share(class)).ceil() as usize
     }
 
     fn take(&mut self, cost: u32) {

@@ -66,6 +66,15 @@ pub fn fresh(candidates: Vec<Candidate>, used: &[usize]) -> Vec<Candidate> {
     candidates.into_iter().filter(is_fresh).collect()
 }
 
+/// Those of `candidates` whose health checks pass; all of them where none does. What a check says is a hint, and nobody is
+/// refused because of it.
+pub fn up(candidates: Vec<Candidate>, is_up: impl Fn(usize) -> bool) -> Vec<Candidate> {
+    if !candidates.iter().any(|candidate| is_up(candidate.endpoint)) {
+        return candidates;
+    }
+    candidates.into_iter().filter(|candidate| is_up(candidate.endpoint)).collect()
+}
+
 /// What a send that weighs `more` costs at an endpoint with so much work under way in so many places, which says its
 /// first word after so long and should get this share of its ordinary load.
 pub fn cost(work: u64, more: u32, limit: usize, first: f64, share: f64) -> f64 {
@@ -110,6 +119,17 @@ mod tests {
         assert_eq!(fresh(of(&[3, 4]), &[3]), of(&[4]));
         assert_eq!(fresh(of(&[3]), &[3]), of(&[3]));
         assert_eq!(pick(1, |_| 0.0, (0.9, 0.9)), 0);
+    }
+
+    #[test]
+    fn who_is_down_is_passed_over_while_another_can_be_asked() {
+        let of = |endpoints: &[usize]| -> Vec<_> {
+            endpoints.iter().map(|endpoint| Candidate { endpoint: *endpoint, share: 1.0, affinity: None }).collect()
+        };
+        assert_eq!(up(of(&[1, 2, 3]), |endpoint| endpoint != 2), of(&[1, 3]));
+        assert_eq!(fresh(up(of(&[1, 2]), |endpoint| endpoint != 2), &[1]), of(&[1]), "also when it was not asked yet");
+        assert_eq!(fresh(up(of(&[1, 2]), |_| false), &[1]), of(&[2]), "where all are down it says nothing");
+        assert_eq!(up(of(&[1]), |_| false), of(&[1]));
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //! 7. A first send that is late gets one beside it at another endpoint of its target, where hedging is on.
 //! 8. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up.
+//! 7. An endpoint whose health checks fail is no other endpoint of its pool, and a target that has no other is passed over for
+//!    a later one. It is asked when nobody else can be: a check is a hint.
 
 use std::time::{Duration, Instant};
 
@@ -147,6 +149,8 @@ pub struct Plan<'a> {
     unfit: Vec<usize>,
     /// What the last real failure was, should what follows it not be let through.
     last: Option<(usize, Failure, f64)>,
+    /// Endpoints whose health checks fail.
+    down: Vec<usize>,
 }
 
 impl<'a> Plan<'a> {
@@ -165,7 +169,14 @@ impl<'a> Plan<'a> {
             shut: Vec::new(),
             unfit: Vec::new(),
             last: None,
+            down: Vec::new(),
         }
+    }
+
+    /// Endpoints in `down` are asked when nobody else can be.
+    #[must_use]
+    pub fn passing_over(self, down: Vec<usize>) -> Self {
+        Self { down, ..self }
     }
 
     /// Endpoints that are held back now, and until when; to be told before each decision.
@@ -191,7 +202,9 @@ impl<'a> Plan<'a> {
         }
         if self.sent.is_empty() {
             let among = if self.terms.options.no_fallback { 1 } else { self.spent.len() };
-            return match (0..among).find(|target| self.reachable(*target, now)) {
+            let mut reachable = (0..among).filter(|target| self.reachable(*target, now));
+            let up = reachable.clone().find(|target| !self.is_down(*target, now));
+            return match up.or_else(|| reachable.next()) {
                 Some(0) => self.start(0, AttemptKind::First),
                 Some(target) => self.start(target, AttemptKind::Fallback),
                 None => Step::Stop,
@@ -529,8 +542,16 @@ impl<'a> Plan<'a> {
     /// Whether an endpoint of the target that was not asked yet can be.
     fn unused_in(&self, target: usize, now: Instant) -> bool {
         let used = self.used();
-        let mut endpoints = self.route.targets[target].endpoints.iter();
-        endpoints.any(|endpoint| !used.contains(endpoint) && !self.is_shut(*endpoint, now))
+        let is_down = self.is_down(target, now);
+        self.route.targets[target].endpoints.iter().any(|endpoint| {
+            !used.contains(endpoint) && !self.is_shut(*endpoint, now) && (is_down || !self.down.contains(endpoint))
+        })
+    }
+
+    /// Whether the health checks of all its endpoints that can be asked fail.
+    fn is_down(&self, target: usize, now: Instant) -> bool {
+        let is_down = |endpoint: &usize| self.down.contains(endpoint) || self.is_shut(*endpoint, now);
+        !self.down.is_empty() && self.route.targets[target].endpoints.iter().all(is_down)
     }
 
     /// Whether any endpoint of the target can be asked at that moment.
@@ -546,10 +567,13 @@ impl<'a> Plan<'a> {
         if self.terms.options.no_fallback {
             return None;
         }
-        (target + 1..self.spent.len()).find(|next| {
+        let is_open = |next: &usize| {
             let spent = &self.spent[*next];
-            spent.sends == 0 && !spent.closed && self.reachable(*next, now)
-        })
+            *next != target && spent.sends == 0 && !spent.closed && self.reachable(*next, now)
+        };
+        // Those that are down come last, and those that were passed over because of it are not forgotten.
+        let mut up = (target + 1..self.spent.len()).filter(|next| is_open(next) && !self.is_down(*next, now));
+        up.next().or_else(|| (0..self.spent.len()).find(|next| is_open(next) && self.is_down(*next, now)))
     }
 
     /// A repeat with less time than this left could not be answered.

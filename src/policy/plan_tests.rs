@@ -71,6 +71,40 @@ fn story(
 }
 
 #[test]
+fn a_target_that_is_down_comes_last_and_is_not_forgotten() {
+    let (route, now) = (route(&[&[0], &[1], &[2]]), Instant::now());
+    let order = |down: &[usize]| {
+        let mut plan = Plan::new(&route, terms(now)).passing_over(down.to_vec());
+        let mut targets = Vec::new();
+        while let Step::Start { target, kind } = plan.next(now, &mut |_| true) {
+            plan.dispatched(targets.len(), target, now);
+            plan.failed(targets.len(), &fail(Class::UpstreamQuota), now, 0.5);
+            targets.push(target);
+            assert_eq!(kind == AttemptKind::First, target == 0 && targets.len() == 1, "{down:?}");
+        }
+        targets
+    };
+    for (down, asked) in
+        [(&[][..], [0, 1, 2]), (&[0], [1, 2, 0]), (&[1], [0, 2, 1]), (&[0, 1], [2, 0, 1]), (&[0, 1, 2], [0, 1, 2])]
+    {
+        assert_eq!(order(down), asked, "{down:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_down_is_no_other_of_its_pool() {
+    let (route, now) = (route(&[&[0, 1]]), Instant::now());
+    let twins = |down: &[usize]| {
+        let mut plan = Plan::new(&route, terms(now)).passing_over(down.to_vec());
+        assert!(matches!(plan.next(now, &mut |_| true), Step::Start { .. }));
+        plan.dispatched(0, 0, now);
+        matches!(plan.next(now + 11 * SECOND, &mut |_| true), Step::Start { kind: AttemptKind::Hedge, .. })
+    };
+    assert!(twins(&[]) && twins(&[0, 1]), "where all are down it says nothing");
+    assert!(!twins(&[1]));
+}
+
+#[test]
 fn a_failing_target_is_repeated_and_then_the_next_is_asked() {
     let (route, now) = (route(&[&[0], &[1]]), Instant::now());
     let failures = vec![fail(Class::Upstream500); 9];
@@ -483,6 +517,7 @@ proptest! {
         shape in proptest::collection::vec(1usize..4, 1..4),
         cap in 1u32..7,
         budget in 0u32..5,
+        down in proptest::collection::vec(0usize..9, 0..5),
         events in proptest::collection::vec(prop_oneof![
             (0usize..8, 0usize..Class::ALL.len(), 0u64..50).prop_map(|(n, class, after)| Event::Fail(n, class, after)),
             (0u64..40_000).prop_map(Event::Pass),
@@ -500,7 +535,7 @@ proptest! {
         let route = RouteSettings { max_sends: cap, ..route(&refs) };
         let start = Instant::now();
         let terms = terms(start);
-        let mut plan = Plan::new(&route, terms.clone());
+        let mut plan = Plan::new(&route, terms.clone()).passing_over(down.clone());
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
         let (mut forbidden, mut made, mut out) = (false, Vec::new(), Vec::new());
         let (mut kinds, mut shut) = (Vec::new(), Vec::new());
@@ -585,6 +620,9 @@ proptest! {
         }
         prop_assert!(plan.sends() <= cap, "{} sends of {cap}", plan.sends());
         prop_assert!(hedges <= 1);
+        let is_down = |target: &Vec<usize>| target.iter().all(|endpoint| down.contains(endpoint));
+        let first = targets.iter().position(|target| !is_down(target)).unwrap_or(0);
+        prop_assert!(made.first().is_some_and(|endpoint| targets[first].contains(endpoint)), "who is first");
         prop_assert!(repeats <= paid + 1, "{repeats} repeats, {paid} paid");
         prop_assert!(matches!(plan.next(now.max(terms.deadline), &mut |_| true), Step::Stop));
     }

@@ -2,6 +2,7 @@
 //! breakers for whoever sits at this machine.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -49,6 +50,7 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
         let left = budgets.iter().map(|budget| budget.left(now)).fold(1.0, f64::min);
         gateway.metrics.budget(number, left);
     }
+    gateway.metrics.load.buffered(gateway.memory.held());
     let slots = &gateway.stacks.slots;
     for endpoint in 0..gateway.settings.endpoints.len() {
         gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));
@@ -102,6 +104,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
                 "limit_max": endpoint.concurrency.max,
                 "breaker": told(&gateway, number),
                 "abilities": abilities(&gateway, number),
+                "probe": gateway.stacks.health.probed(number).map(|up| if up { "up" } else { "down" }),
             })
         })
         .collect();
@@ -131,8 +134,10 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "uptime_s": now.saturating_duration_since(gateway.started).as_secs(),
         "draining": gateway.stop.is_draining(),
         "calls_in_flight": gateway.live.count(),
+        "buffered_bytes": gateway.memory.held(),
         "routes": routes,
         "endpoints": endpoints,
+        "keys": keys(&gateway, now),
     }))
 }
 
@@ -146,6 +151,19 @@ fn abilities(gateway: &Gateway, endpoint: usize) -> Value {
         json!({ "lacks": lack.as_str(), "tokens": window, "believed_for_s": left.as_secs() })
     });
     json!({ "context_window": view.window, "supports": supports, "learnt": learnt.collect::<Vec<_>>() })
+}
+
+/// The client keys by name, and where their limits stand.
+fn keys(gateway: &Gateway, now: Instant) -> Vec<Value> {
+    let keys = gateway.settings.server.keys.iter().map(|key| {
+        let mut told = json!({ "name": key.name, "priority": key.priority.as_str() });
+        let rate = gateway.stacks.rates.of(Some(&key.name));
+        for (limit, standing) in rate.into_iter().flat_map(|rate| rate.standing(now)) {
+            told[limit.as_str()] = json!({ "per_minute": standing.limit, "remaining": standing.remaining });
+        }
+        told
+    });
+    keys.collect()
 }
 
 /// The breaker of an endpoint: its own circuit, and below it those of routes where several share the endpoint.

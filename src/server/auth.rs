@@ -47,8 +47,12 @@ mod tests {
 
     #[test]
     fn only_a_known_key_gets_in() {
-        let keys =
-            [ClientKey { name: "search".into(), sha256: Sha256::digest(b"sk-1").into(), priority: Priority::Default }];
+        let keys = [ClientKey {
+            name: "search".into(),
+            sha256: Sha256::digest(b"sk-1").into(),
+            priority: Priority::Default,
+            limits: Default::default(),
+        }];
         let with = |name: &'static str, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

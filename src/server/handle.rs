@@ -11,6 +11,8 @@ use tower::ServiceExt;
 
 use super::{Gateway, auth, models, request, respond};
 use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload};
+use crate::layer::admit;
+use crate::layer::state::LiveGuard;
 use crate::policy::{RouteSettings, Spread};
 use crate::{call::Call, clock};
 
@@ -35,28 +37,53 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         Err(error) => return refuse(&gateway, surface, started, error),
     };
     let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
-    let (mut call, upload) = match request::read(parts, body, surface, gateway.settings.server.max_body, started).await
-    {
+    let rate = gateway.stacks.rates.of(key.map(|key| key.name.as_str()));
+    let server = &gateway.settings.server;
+    let (memory, sink, by) = (&gateway.memory, gateway.sink.as_ref(), started + longest(&gateway));
+    let door = request::Door { server, key, memory, sink, by };
+    let (call, upload) = match request::read(parts, body, surface, door, started).await {
         Ok(read) => read,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
-    if let Some(key) = key {
-        call.key_name = Some(Arc::from(key.name.as_str()));
-        call.priority = call.options.priority.map_or(key.priority, |asked| asked.min(key.priority));
+    let mut response = called(&gateway, call, upload, wanted_model.as_deref(), live).await;
+    if let Some(rate) = rate {
+        respond::limits(response.headers_mut(), rate.standing(clock::now()));
     }
+    response
+}
+
+/// The answer to a call.
+async fn called(
+    gateway: &Arc<Gateway>,
+    mut call: Call,
+    upload: Option<Upload>,
+    wanted_model: Option<&str>,
+    live: LiveGuard,
+) -> Response {
+    let (surface, started) = (call.surface, call.started);
     if surface == Surface::Models && gateway.settings.endpoints.len() > 1 {
-        return models::answer(&gateway, call, wanted_model.as_deref()).await;
+        // It goes through no route's stack, and is a request like any other all the same.
+        let rate = gateway.stacks.rates.of(call.key_name.as_deref());
+        if let Some(Err(over)) = rate.map(|rate| rate.admit(&admit::asked(&call), clock::now())) {
+            return refuse(gateway, surface, started, admit::refusal(&over));
+        }
+        return models::answer(gateway, call, wanted_model).await;
     }
-    let Some(route) = route(&gateway, &call) else {
-        let error = unknown_model(&gateway, &call);
-        return refuse(&gateway, surface, started, error);
+    let Some(route) = route(gateway, &call) else {
+        let error = unknown_model(gateway, &call);
+        return refuse(gateway, surface, started, error);
     };
     call.prefix = prefix(&gateway.settings.routes[route], &call);
     let id = call.id.clone();
-    match through(&gateway, route, call, upload).await {
+    match through(gateway, route, call, upload).await {
         Ok(reply) => respond::reply(&id, surface, started, reply, gateway.stop.when_cut(), live),
         Err(error) => respond::error(&id, surface, Some(&gateway.settings.routes[route].name), &error),
     }
+}
+
+/// How long a call may take by the most patient route.
+fn longest(gateway: &Gateway) -> Duration {
+    gateway.settings.routes.iter().map(|route| route.timeouts.total).max().unwrap_or_default()
 }
 
 /// The call through its route's stack, unless a shutdown ends it first.

@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod body;
 mod handle;
+mod intake;
 mod models;
 mod options;
 mod request;
@@ -24,7 +25,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::call::Sink;
 use crate::config::Settings;
-use crate::layer::state::Live;
+use crate::layer::state::{Live, Memory};
 use crate::stack::Stacks;
 use crate::telemetry::Metrics;
 use stop::Stop;
@@ -36,6 +37,7 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     sink: Arc<dyn Sink>,
     live: Live,
+    memory: Memory,
     stop: Stop,
     started: Instant,
 }
@@ -50,7 +52,8 @@ impl Gateway {
         stop: Stop,
     ) -> Arc<Self> {
         let started = crate::clock::now();
-        Arc::new(Self { settings, stacks, metrics, sink, live: Live::default(), stop, started })
+        let memory = Memory::new(settings.server.max_buffered);
+        Arc::new(Self { settings, stacks, metrics, sink, live: Live::default(), memory, stop, started })
     }
 
     /// The settings it runs by.
@@ -61,6 +64,11 @@ impl Gateway {
     /// What serves calls.
     pub fn stacks(&self) -> &Stacks {
         &self.stacks
+    }
+
+    /// Whoever listens to signals.
+    pub fn sink(&self) -> &Arc<dyn Sink> {
+        &self.sink
     }
 
     /// Calls in flight.

@@ -1,23 +1,21 @@
 //! From an HTTP request to a call: the body within its bound, the envelope, the facts. The original bytes are kept.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE};
+use http::header::{CONTENT_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method};
-use http_body_util::BodyExt;
 
+use super::intake::{self, Bounds};
 use super::options;
-use crate::call::{Asks, Call, CallError, Class, RequestBody, Surface, Upload};
+use crate::call::{Asks, Call, CallError, Class, RequestBody, Signal, Sink, Surface, Upload};
 use crate::clock;
+use crate::config::{ClientKey, ServerSettings};
+use crate::layer::state::Memory;
 use crate::transport::headers::end_to_end;
 use crate::wire::envelope;
-
-/// A client that sends nothing of its body for so long is not waited for.
-const BODY_SILENCE: Duration = Duration::from_secs(30);
 
 /// The surface of a request; `None` outside `/v1`. The second part is what follows `/v1` in the path.
 pub fn surface<'a>(method: &Method, path: &'a str, headers: &HeaderMap) -> Option<(Surface, &'a str)> {
@@ -44,15 +42,30 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
     offers.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
+/// What reading a request goes by.
+#[derive(Clone, Copy)]
+pub struct Door<'a> {
+    /// The data port's settings.
+    pub server: &'a ServerSettings,
+    /// Who asks, where keys are asked for.
+    pub key: Option<&'a ClientKey>,
+    /// Where the memory for bodies comes from.
+    pub memory: &'a Memory,
+    /// Who is told of a call that there was no memory for.
+    pub sink: &'a dyn Sink,
+    /// When any call that began now is over at the latest.
+    pub by: Instant,
+}
+
 /// The call a request asks for, and its body where that is passed on as it comes.
 ///
 /// # Errors
-/// `bad_request`, naming the member or header and the fix.
+/// `bad_request`, naming the member or header and the fix; `queue_full` where there is no memory to hold the body.
 pub async fn read(
     parts: Parts,
     body: Body,
     surface: Surface,
-    max_body: usize,
+    door: Door<'_>,
     started: Instant,
 ) -> Result<(Call, Option<Upload>), CallError> {
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
@@ -60,12 +73,29 @@ pub async fn read(
     let mut headers = end_to_end(parts.headers);
     let asked = options::take(&mut headers)?;
     let traceparent = trace_context(&headers);
+    let asked_for = asked.options.priority;
+    let priority = match door.key {
+        Some(key) => asked_for.map_or(key.priority, |asked| asked.min(key.priority)),
+        None => asked_for.unwrap_or_default(),
+    };
     let mut upload = None;
     let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
     let body = if surface.is_read() || (safe && http_body::Body::is_end_stream(&body)) {
-        RequestBody::Whole(collect(body, &headers, max_body).await?)
+        let bounds = Bounds {
+            most: door.server.max_body,
+            silence: door.server.body_timeout,
+            by: asked.patience.map_or(door.by, |patience| door.by.min(started + patience)),
+            memory: door.memory,
+            class: priority,
+        };
+        let read = intake::whole(body, &headers, bounds).await;
+        RequestBody::Whole(read.inspect_err(|error| {
+            if error.class == Class::QueueFull {
+                door.sink.emit(Signal::NoMemory { priority });
+            }
+        })?)
     } else {
-        upload = Some(Box::pin(TryStreamExt::map_err(body.into_data_stream(), Into::into)) as Upload);
+        upload = Some(intake::passed_on(body, door.server.body_timeout));
         RequestBody::Streamed
     };
     let envelope = match &body {
@@ -87,8 +117,9 @@ pub async fn read(
         method: parts.method,
         path,
         headers,
+        max_tokens: envelope.max_tokens,
         prompt_bytes: body.held(),
-        asks: Asks { tools: envelope.has_tools, json_schema: envelope.json_schema, max_tokens: envelope.max_tokens },
+        asks: Asks { tools: envelope.has_tools, json_schema: envelope.json_schema },
         prefix: None,
         body,
         model: envelope.model,
@@ -100,43 +131,12 @@ pub async fn read(
         client_patience: asked.patience,
         deadline: started,
         options: asked.options,
-        priority: asked.options.priority.unwrap_or_default(),
+        priority,
         client_retry: asked.client_retry,
         traceparent,
-        key_name: None,
+        key_name: door.key.map(|key| Arc::from(key.name.as_str())),
     };
     Ok((call, upload))
-}
-
-async fn collect(mut body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, CallError> {
-    let too_large = || {
-        let message = format!("the body is over the limit of {limit} bytes; raise `server.max_body` to allow it");
-        CallError::local(Class::BadRequest, message).status(413)
-    };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|len| len > limit) {
-        return Err(too_large());
-    }
-    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
-    loop {
-        let frame = tokio::time::timeout(BODY_SILENCE, body.frame()).await.map_err(|_| {
-            let message = format!("the body stopped arriving for {} s", BODY_SILENCE.as_secs());
-            CallError::local(Class::BadRequest, message).status(408)
-        })?;
-        match frame {
-            None => return Ok(bytes.freeze()),
-            Some(Err(_)) => {
-                return Err(CallError::local(Class::BadRequest, "the body broke off before its announced end"));
-            }
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if bytes.len() + data.len() > limit {
-                    return Err(too_large());
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-    }
 }
 
 /// The caller's trace context where it is well formed, else a new one.

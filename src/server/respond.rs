@@ -16,6 +16,7 @@ use crate::call::{CallError, Class, Failure, Fault, Outcome, Payload, Reply, Sur
 use crate::clock;
 use crate::dialect::error_shape;
 use crate::layer::state::LiveGuard;
+use crate::policy::rate::{Limit, Standing};
 use crate::wire::error::{Told, TrailNote, anthropic_body, openai_body, stream_error as write_event};
 
 const ID: HeaderName = HeaderName::from_static("x-outrigger-id");
@@ -28,6 +29,12 @@ const TRAIL: HeaderName = HeaderName::from_static("x-outrigger-trail");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const LIMIT_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_REQUESTS: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+const LIMIT_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-limit-tokens");
+const REMAINING_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-remaining-tokens");
+const RESET_TOKENS: HeaderName = HeaderName::from_static("x-ratelimit-reset-tokens");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// A good answer, with what it took in its headers.
@@ -81,6 +88,37 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
     *response.headers_mut() = headers;
     response
+}
+
+/// Where the limits of the client's key stand. What an endpoint says of its own limits is not for this client then: they
+/// are ours with it, not the client's with us.
+pub fn limits(headers: &mut HeaderMap, standing: impl Iterator<Item = (Limit, Standing)>) {
+    let theirs = |name: &HeaderName| {
+        ["x-ratelimit-", "anthropic-ratelimit-"].iter().any(|prefix| name.as_str().starts_with(prefix))
+    };
+    let strange: Vec<HeaderName> = headers.keys().filter(|name| theirs(name)).cloned().collect();
+    for name in strange {
+        headers.remove(name);
+    }
+    for (limit, Standing { limit: a_minute, remaining, reset }) in standing {
+        let (all, left, full) = match limit {
+            Limit::Requests => (LIMIT_REQUESTS, REMAINING_REQUESTS, RESET_REQUESTS),
+            Limit::Tokens => (LIMIT_TOKENS, REMAINING_TOKENS, RESET_TOKENS),
+        };
+        put(headers, all, &a_minute.to_string());
+        put(headers, left, &remaining.to_string());
+        put(headers, full, &span(reset));
+    }
+}
+
+/// A duration as the OpenAI API writes it in headers: `120ms`, `7.66s`, `6m0s`. Rounded up.
+fn span(duration: Duration) -> String {
+    let ms = duration.as_nanos().div_ceil(1_000_000);
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        1000..60_000 => format!("{}s", ms as f64 / 1000.0),
+        _ => format!("{}m{}s", ms.div_ceil(1000) / 60, ms.div_ceil(1000) % 60),
+    }
 }
 
 /// A call that has no answer.
@@ -189,4 +227,43 @@ fn put_trail(headers: &mut HeaderMap, trail: &[TrailEntry]) {
     let entries: Vec<String> =
         trail.iter().map(|entry| format!("{};class={};ms={}", entry.endpoint, entry.class, entry.ms)).collect();
     put(headers, TRAIL, &entries.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_the_api_does() {
+        for (nanos, text) in [
+            (0, "0ms"),
+            (1, "1ms"),
+            (120_000_000, "120ms"),
+            (999_999_999, "1s"),
+            (7_660_000_000, "7.66s"),
+            (59_999_000_001, "1m0s"),
+            (360_000_000_000, "6m0s"),
+            (3_661_000_000_000, "61m1s"),
+        ] {
+            assert_eq!(span(Duration::from_nanos(nanos)), text, "{nanos}");
+        }
+    }
+
+    #[test]
+    fn a_key_s_limits_take_the_place_of_the_endpoint_s() {
+        let mut headers = HeaderMap::new();
+        for name in
+            ["x-ratelimit-limit-tokens", "x-ratelimit-other", "anthropic-ratelimit-tokens-reset", "openai-version"]
+        {
+            headers.insert(name, HeaderValue::from_static("theirs"));
+        }
+        let standing = Standing { limit: 10, remaining: 4, reset: Duration::from_secs(36) };
+        limits(&mut headers, [(Limit::Requests, standing)].into_iter());
+        let mut told: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        told.sort();
+        let ours = ["limit-requests: 10", "remaining-requests: 4", "reset-requests: 36s"]
+            .map(|it| format!("x-ratelimit-{it}"));
+        assert_eq!(told, [&["openai-version: theirs".to_owned()], &ours[..]].concat());
+    }
 }

@@ -1,4 +1,4 @@
-//! Metrics of how full the endpoints are and who waits for them.
+//! Metrics of how full things are, who waits for a place, and who is turned away.
 //!
 //! Limits, sends in flight and queue lengths are read where they are kept when metrics are asked for; waits and refusals
 //! are counted as they happen.
@@ -9,6 +9,12 @@ use super::metrics::Adder;
 use crate::call::Priority;
 use crate::policy::Shed;
 use crate::policy::balance::Pick;
+use crate::policy::rate::Limit;
+
+/// Metric label `route` of what is turned away before its route is known.
+const NO_ROUTE: &str = "none";
+/// Why those are: no memory is left to hold their bodies.
+const MEMORY: &str = "memory";
 
 const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0];
 
@@ -17,6 +23,7 @@ pub struct LoadMetrics {
     endpoints: Vec<(IntGauge, IntGauge)>,
     routes: Vec<RouteLoad>,
     shed: IntCounterVec,
+    buffered: IntGauge,
     /// Per endpoint, one for each reason in the order of its list.
     picks: Vec<Vec<IntCounter>>,
 }
@@ -45,11 +52,15 @@ impl LoadMetrics {
         let pick =
             |name: &String| Pick::ALL.map(|pick| picks.with_label_values(&[name.as_str(), pick.as_str()])).into();
         let picks = endpoints.iter().map(pick).collect();
-        let shed = add.counters("outrigger_shed_total", "Sends refused a place.", &["route", "reason", "priority"])?;
+        let shed = add.counters(
+            "outrigger_shed_total",
+            "Sends refused a place, and calls turned away.",
+            &["route", "reason", "priority"],
+        )?;
         let route = |name: &String| {
-            for reason in Shed::ALL {
+            for reason in Shed::ALL.map(Shed::as_str).into_iter().chain(Limit::ALL.map(Limit::as_str)) {
                 for priority in Priority::ALL {
-                    shed.with_label_values(&[name.as_str(), reason.as_str(), priority.as_str()]);
+                    shed.with_label_values(&[name.as_str(), reason, priority.as_str()]);
                 }
             }
             RouteLoad {
@@ -59,9 +70,14 @@ impl LoadMetrics {
             }
         };
         let routes = routes.iter().map(route).collect();
+        for priority in Priority::ALL {
+            shed.with_label_values(&[NO_ROUTE, MEMORY, priority.as_str()]);
+        }
+        let buffered = add.gauges("outrigger_buffered_bytes", "Request bodies held in memory.", &[])?;
+        let buffered = buffered.with_label_values::<&str>(&[]);
         let gauge = |gauges: &IntGaugeVec, name: &String| gauges.with_label_values(&[name]);
         let endpoints = endpoints.iter().map(|name| (gauge(&limit, name), gauge(&in_use, name))).collect();
-        Ok(Self { endpoints, routes, shed, picks })
+        Ok(Self { endpoints, routes, shed, buffered, picks })
     }
 
     /// How full an endpoint is at this moment.
@@ -70,6 +86,11 @@ impl LoadMetrics {
             limits.set(i64::try_from(limit).unwrap_or(i64::MAX));
             in_uses.set(i64::try_from(in_use).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How many bytes of request bodies are held at this moment.
+    pub fn buffered(&self, bytes: usize) {
+        self.buffered.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// How many sends of a route wait at this moment.
@@ -94,7 +115,12 @@ impl LoadMetrics {
         }
     }
 
-    /// A send was refused a place.
+    /// A call was turned away because no memory was left for its body.
+    pub fn no_memory(&self, priority: Priority) {
+        self.shed.with_label_values(&[NO_ROUTE, MEMORY, priority.as_str()]).inc();
+    }
+
+    /// A send was refused a place, or a call turned away.
     pub fn shed(&self, route: usize, reason: &str, priority: Priority) {
         if let Some(route) = self.routes.get(route) {
             self.shed.with_label_values(&[route.name.as_str(), reason, priority.as_str()]).inc();

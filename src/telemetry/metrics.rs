@@ -7,7 +7,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::{LoadMetrics, OnwardMetrics};
+use super::{HealthMetrics, LoadMetrics, OnwardMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -36,6 +36,8 @@ pub struct Metrics {
     pub load: LoadMetrics,
     /// Sends to further targets and beside late ones.
     pub onward: OnwardMetrics,
+    /// What is learnt of the endpoints beside the calls.
+    pub health: HealthMetrics,
 }
 
 /// Handles of one route, looked up once.
@@ -95,6 +97,7 @@ impl Metrics {
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let onward = OnwardMetrics::new(&add, routes)?;
+        let health = HealthMetrics::new(&add, endpoints)?;
         let reload_ok =
             IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
         registry.register(Box::new(reload_ok.clone()))?;
@@ -139,7 +142,6 @@ impl Metrics {
             }
         });
         let routes = per_route.collect();
-        let endpoints = endpoints.to_vec();
         Ok(Self {
             registry,
             calls,
@@ -149,9 +151,10 @@ impl Metrics {
             tokens,
             breakers,
             routes,
-            endpoints,
+            endpoints: endpoints.to_vec(),
             load,
             onward,
+            health,
         })
     }
 

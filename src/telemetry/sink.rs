@@ -87,8 +87,15 @@ impl Sink for Telemetry {
             Signal::Fallback { route, reason } => self.metrics.onward.fallback(route, reason),
             Signal::Hedge { route, outcome } => self.metrics.onward.hedge(route, outcome),
             Signal::HedgeWasted { route, tokens } => self.metrics.onward.wasted(route, tokens),
+            Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
+            Signal::Lookup { endpoint, trouble, turned, known } => {
+                self.metrics.health.lookup(endpoint, trouble.as_deref(), turned, known);
+            }
+            Signal::Probed { endpoint, trouble, up, turned } => {
+                self.metrics.health.probe(endpoint, trouble.as_deref(), up, turned);
+            }
         }
     }
 }

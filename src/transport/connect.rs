@@ -1,27 +1,30 @@
 //! Dialling: name lookup, TCP and TLS under one clock, with failures told apart.
 //!
-//! Owns the connector beneath the HTTP client. Invariant: every error leaves here as a [`Dial`] with its class.
+//! Owns the connector beneath the HTTP client. Invariants: every error leaves here as a [`Dial`] with its class; one address
+//! that is silent costs a moment, not the whole clock.
 
 use std::error::Error as StdError;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
-use hyper_util::rt::TokioIo;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tower::Service;
 
+use super::connection::Counted;
+use super::lookup::{Lookup, LookupFailed, Place, SystemLookup};
 use crate::call::Class;
+use crate::clock;
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -31,22 +34,6 @@ pub struct Dial {
     pub class: Class,
     /// In our words, naming no credential.
     pub message: String,
-}
-
-/// How often a connection has carried an answer; shared by all holders of the connection.
-#[derive(Clone, Debug, Default)]
-pub struct Uses(Arc<AtomicU32>);
-
-impl Uses {
-    /// Counts one more answer.
-    pub fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether an earlier answer came over this connection.
-    pub fn any(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
 }
 
 /// Roots from the system's store, else the ones built in; loaded once for all endpoints.
@@ -60,109 +47,112 @@ pub fn tls_config() -> Arc<ClientConfig> {
     Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Marks name-lookup failures, which otherwise look like any other dial failure.
-#[derive(Clone, Debug)]
-struct Resolver(GaiResolver);
+/// What every endpoint is dialled with.
+#[derive(Clone)]
+pub struct Dialler {
+    /// For `https`.
+    pub tls: Arc<ClientConfig>,
+    /// Who knows the addresses of names.
+    pub lookup: Arc<dyn Lookup>,
+}
 
-#[derive(Debug, thiserror::Error)]
-#[error("name lookup failed: {0}")]
-struct LookupFailed(io::Error);
-
-impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
-    type Error = LookupFailed;
-    type Future = Pin<Box<dyn Future<Output = Result<GaiAddrs, LookupFailed>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LookupFailed>> {
-        self.0.poll_ready(cx).map_err(LookupFailed)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let lookup = self.0.call(name);
-        Box::pin(async move { lookup.await.map_err(LookupFailed) })
+impl Dialler {
+    /// The system's roots and the system's resolver.
+    pub fn system() -> Self {
+        Self { tls: tls_config(), lookup: Arc::new(SystemLookup) }
     }
 }
 
-/// The TCP part, with a use counter on each connection.
-#[derive(Clone, Debug)]
-struct Tcp(HttpConnector<Resolver>);
+/// After so long without a connection the next address is tried beside (RFC 8305, 5), sooner where there are many.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The TCP part: one address after the other, those that are still silent beside the next.
+#[derive(Clone)]
+struct Tcp {
+    place: Place,
+    clock: Duration,
+}
+
+/// Stands in for name lookup where the address is known.
+#[derive(Clone, Copy, Debug)]
+struct Only(SocketAddr);
+
+impl Service<Name> for Only {
+    type Response = std::iter::Once<SocketAddr>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        std::future::ready(Ok(std::iter::once(self.0)))
+    }
+}
 
 impl Service<Uri> for Tcp {
     type Response = Counted;
     type Error = Box<dyn StdError + Send + Sync>;
     type Future = Pin<Box<dyn Future<Output = Result<Counted, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let dial = self.0.call(uri);
-        Box::pin(async move { Ok(Counted { io: dial.await?, uses: Uses::default() }) })
+        let (place, clock, until) = (self.place.clone(), self.clock, clock::now() + self.clock);
+        Box::pin(async move { race(place.addresses(clock).await?, &uri, until).await })
     }
 }
 
-/// A TCP connection that knows whether it was used.
-pub struct Counted {
-    io: TokioIo<TcpStream>,
-    uses: Uses,
-}
-
-impl Connection for Counted {
-    fn connected(&self) -> Connected {
-        self.io.connected().extra(self.uses.clone())
+/// The first connection to any of `addresses`, never none; each is begun in time to have its share of what is left.
+async fn race(
+    addresses: Vec<SocketAddr>,
+    uri: &Uri,
+    until: Instant,
+) -> Result<Counted, Box<dyn StdError + Send + Sync>> {
+    let left = until.saturating_duration_since(clock::now());
+    let stagger = STAGGER.min(left / (addresses.len() as u32 + 1));
+    let mut addresses = addresses.into_iter();
+    let mut dials = FuturesUnordered::new();
+    let mut first = None;
+    loop {
+        dials.extend(addresses.next().map(|address| dial(address, uri.clone())));
+        let more = addresses.len() > 0;
+        tokio::select! {
+            dialled = dials.next() => match dialled {
+                Some(Ok(connection)) => return Ok(connection),
+                Some(Err(error)) => { first.get_or_insert(error); }
+                None => return Err(first.unwrap_or_else(|| "no address".into())),
+            },
+            () = clock::sleep(stagger), if more => {}
+        }
     }
 }
 
-impl Read for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl Write for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
+async fn dial(address: SocketAddr, uri: Uri) -> Result<Counted, Box<dyn StdError + Send + Sync>> {
+    let mut tcp = HttpConnector::new_with_resolver(Only(address));
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(Duration::from_secs(30)));
+    Ok(Counted::new(tcp.call(uri).await?, address))
 }
 
 /// Dials an endpoint within its connect clock.
 #[derive(Clone)]
 pub struct Connector {
     https: HttpsConnector<Tcp>,
+    place: Place,
     clock: Duration,
 }
 
 impl Connector {
     /// A connector with one clock over lookup, TCP and TLS together.
-    pub fn new(tls: Arc<ClientConfig>, clock: Duration) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(30)));
+    pub fn new(tls: Arc<ClientConfig>, place: Place, clock: Duration) -> Self {
         let tls = Arc::unwrap_or_clone(tls);
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        Self { https: https.wrap_connector(Tcp(tcp)), clock }
+        Self { https: https.wrap_connector(Tcp { place: place.clone(), clock }), place, clock }
     }
 }
 
@@ -176,10 +166,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (clock, at) = (self.clock, authority(&uri));
+        let (clock, at, place) = (self.clock, authority(&uri), self.place.clone());
         let dial = self.https.call(uri);
         Box::pin(async move {
-            match tokio::time::timeout(clock, dial).await {
+            let dialled = tokio::time::timeout(clock, dial).await;
+            if !matches!(dialled, Ok(Ok(_))) {
+                // Whoever was there may be elsewhere by now.
+                place.doubt();
+            }
+            match dialled {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(classify(&at, error.as_ref())),
                 Err(_) => Err(Dial {

@@ -15,11 +15,12 @@ use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LEN
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use tower::Service;
 
 use super::client::{HttpClient, Outgoing};
+use super::connect::Dialler;
+use super::lookup::Told;
 use super::settings::{Credential, EndpointSettings};
 use super::{events, headers, whole};
 use crate::call::{
@@ -42,12 +43,12 @@ struct Inner {
 }
 
 impl Leaf {
-    /// Prepares an endpoint.
+    /// Prepares an endpoint; `told` hears of its name lookups.
     ///
     /// # Errors
     /// The credential cannot stand in a header.
-    pub fn new(settings: EndpointSettings, tls: Arc<ClientConfig>) -> anyhow::Result<Self> {
-        let client = HttpClient::new(tls, settings.url.starts_with("https:"), settings.timeouts.connect);
+    pub fn new(settings: EndpointSettings, dialler: &Dialler, told: Told) -> anyhow::Result<Self> {
+        let client = HttpClient::new(dialler, &settings, told);
         let secret = |text: String| {
             let mut value = HeaderValue::from_str(&text)
                 .map_err(|_| anyhow::anyhow!("endpoint `{}`: its key cannot stand in a header", settings.name))?;

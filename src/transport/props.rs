@@ -4,20 +4,14 @@
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Empty};
-use rustls::ClientConfig;
-use secrecy::ExposeSecret;
+use http::Uri;
 use serde::Deserialize;
 
-use super::client::HttpClient;
-use super::settings::{Credential, EndpointSettings};
-use super::whole;
+use super::asker::Asker;
+use super::connect::Dialler;
+use super::settings::EndpointSettings;
 use crate::dialect::Dialect;
 
 /// A server that takes longer has other things to do.
@@ -25,9 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One endpoint that may be asked.
 pub struct Props {
-    client: HttpClient,
-    uri: Uri,
-    bearer: Option<HeaderValue>,
+    asker: Asker,
     kind: Kind,
 }
 
@@ -70,42 +62,21 @@ struct Generation {
 
 impl Props {
     /// `None` where the URL leads to no such path.
-    pub fn new(settings: &EndpointSettings, tls: Arc<ClientConfig>) -> Option<Self> {
-        let base = settings.url.strip_suffix("/v1").unwrap_or(&settings.url);
-        let bearer = match &settings.credential {
-            Credential::None => None,
-            Credential::Key(key) | Credential::File { key, .. } => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+    pub fn new(settings: &EndpointSettings, dialler: &Dialler) -> Option<Self> {
+        let (kind, base, path) = match settings.dialect {
+            Dialect::Vllm => (Kind::Vllm(settings.model.clone()), settings.url.as_str(), "models"),
+            _ => (Kind::LlamaCpp, settings.url.strip_suffix("/v1").unwrap_or(&settings.url), "props"),
         };
-        let client = HttpClient::new(tls, base.starts_with("https:"), settings.timeouts.connect);
-        let (kind, uri) = match settings.dialect {
-            Dialect::Vllm => (Kind::Vllm(settings.model.clone()), format!("{}/models", settings.url)),
-            _ => (Kind::LlamaCpp, format!("{base}/props")),
-        };
-        Some(Self { client, uri: uri.parse().ok()?, bearer, kind })
+        let base: Uri = base.parse().ok()?;
+        let path = format!("{}/{path}", base.path().trim_end_matches('/'));
+        Some(Self { asker: Asker::new(settings, &path, dialler)?, kind })
     }
 
     /// Its slots and their window, if it tells.
     pub async fn told(&self) -> Option<Told> {
-        tokio::time::timeout(PATIENCE, self.ask()).await.ok().flatten()
-    }
-
-    async fn ask(&self) -> Option<Told> {
-        let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
-        let mut request = Request::new(body);
-        *request.uri_mut() = self.uri.clone();
-        if let Some(bearer) = &self.bearer {
-            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
-        }
-        let response = self.client.send(request).await.ok()?;
-        if !response.status().is_success() {
-            return None;
-        }
-        let (body, _) = whole::collect_some(response.into_body()).await;
+        let (status, body) = tokio::time::timeout(PATIENCE, self.asker.ask()).await.ok()?.ok()?;
         match &self.kind {
+            _ if !status.is_success() => None,
             Kind::LlamaCpp => llama_cpp(&body),
             Kind::Vllm(model) => vllm(&body, model.as_deref()),
         }

@@ -1,11 +1,12 @@
 //! What an endpoint is: an address, a credential, a dialect, its own clocks.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
 use crate::dialect::Dialect;
-use crate::policy::{BreakerSettings, Concurrency, Supports, Timeouts};
+use crate::policy::{BreakerSettings, Concurrency, ProbeSettings, Supports, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -49,4 +50,23 @@ pub struct EndpointSettings {
     pub concurrency: Concurrency,
     /// When it is left alone.
     pub breaker: BreakerSettings,
+    /// Connections there.
+    pub connections: Connections,
+    /// How its health is asked for; `None` asks nothing.
+    pub probe: Option<ProbeSettings>,
+}
+
+/// How long connections and the addresses of names are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// An older connection takes no further send; zero lets it grow as old as it likes.
+    pub max_age: Duration,
+    /// An older answer of the resolver is asked for again.
+    pub dns_refresh: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(300), dns_refresh: Duration::from_secs(30) }
+    }
 }

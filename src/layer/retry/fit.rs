@@ -63,7 +63,7 @@ impl Need for Needed {
         if !matches!(self.call.surface, Surface::Chat | Surface::Responses | Surface::Messages) {
             return false;
         }
-        let wanted = if output { self.call.asks.max_tokens.unwrap_or(0) } else { 0 };
+        let wanted = if output { self.call.max_tokens.unwrap_or(0) } else { 0 };
         // Two bytes a token at the least: a body that is shorter need not be read.
         let most = self.body().len() as u64 / 2;
         most.saturating_add(wanted) > window && self.tokens().saturating_add(wanted) > window
@@ -141,7 +141,7 @@ impl Run<'_> {
                 Lack::Of(capability) => write!(told, "{between}`{name}` has no {}", capability.as_str()),
                 Lack::Window(Some(window)) => {
                     let tokens = self.fit.needed.tokens();
-                    let more = self.call.asks.max_tokens.filter(|_| tokens <= *window);
+                    let more = self.call.max_tokens.filter(|_| tokens <= *window);
                     let more = more.map_or_else(String::new, |more| format!(" and wants up to {more} more"));
                     write!(told, "{between}`{name}` holds {window} tokens, the prompt has at least {tokens}{more}")
                 }

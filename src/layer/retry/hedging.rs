@@ -58,6 +58,7 @@ impl Run<'_> {
             let allowed = around.breakers.peek(*endpoint, Some(self.retry.number), now);
             !used.contains(endpoint)
                 && !unfit.contains(endpoint)
+                && around.health.is_up(*endpoint)
                 && allowed.is_ok_and(|allowed| !allowed.probe && allowed.share >= 1.0)
         };
         self.retry.route.targets[target].endpoints.iter().copied().filter(is_well).collect()

@@ -4,6 +4,8 @@
 mod breakers;
 mod capabilities;
 mod hedges;
+mod memory;
+mod rate;
 mod slots;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +17,8 @@ use crate::policy::Budget;
 pub use breakers::{Breakers, CircuitView, Entry};
 pub use capabilities::{AbilityView, Capabilities};
 pub use hedges::Hedges;
+pub use memory::{Hold, Memory};
+pub use rate::{Rates, SharedRate};
 pub use slots::{Asked, Line, Permit, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.

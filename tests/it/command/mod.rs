@@ -76,6 +76,54 @@ async fn sigterm_lets_a_stream_finish_and_a_second_one_does_not() {
 }
 
 #[test]
+fn explain_tells_what_each_key_may_ask_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("outrigger.yaml");
+    std::fs::write(dir.path().join("hash"), "0a".repeat(32)).unwrap();
+    let keys = "{ name: search, hash_file: hash, priority: critical, limits: { requests_per_minute: 600, tokens_per_minute: 1M } }, \
+                { name: all, hash_file: hash }";
+    let config =
+        format!("version: 1\nserver: {{ keys: [{keys}] }}\nendpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}]\n");
+    std::fs::write(&file, config).unwrap();
+    for extra in [&[][..], &["-m", "any"]] {
+        let (code, stdout, _) = output(&[&["explain", "-c", file.to_str().unwrap()], extra].concat());
+        assert_eq!(code, 0);
+        let told = stdout.split("client keys\n").nth(1).unwrap();
+        let lines: Vec<String> =
+            told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let search = "search priority critical 600 requests a minute 1M tokens a minute";
+        assert_eq!(lines, [search, "all priority default any number of requests any number of tokens"], "{stdout}");
+        assert!(!stdout.contains("0a0a"), "a hash is shown");
+    }
+}
+
+#[tokio::test]
+async fn out_of_files_it_pauses_and_recovers() {
+    let upstream = mock("{}").await;
+    let gateway = Process::start_with_files(48, &["run", "--upstream", &upstream.base_url()]).await;
+    let address = gateway.base.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let mut connections = Vec::new();
+    for _ in 0..64 {
+        connections.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    let trouble = "cannot accept a connection";
+    gateway.until_times(trouble, 4).await;
+    let said = gateway.said();
+    // The time of day in seconds, from `{"timestamp":"2026-11-24T00:13:15.675806Z",...`.
+    let second = |line: &str| -> f64 {
+        let at = line.find('T').unwrap() + 1;
+        let parts = line[at..].split(['Z', ':']).take(3).map(|part| part.parse::<f64>().unwrap());
+        parts.fold(0.0, |sum, part| sum * 60.0 + part)
+    };
+    let times: Vec<f64> = said.lines().filter(|line| line.contains(trouble)).map(second).collect();
+    assert!(times.windows(2).all(|two| (two[1] - two[0]).rem_euclid(86_400.0) > 0.09), "it spins: {times:?}");
+    drop(connections);
+    let answer = post(&http(), &format!("{}/chat/completions", gateway.base), chat(false)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(gateway.stop().await.code, Some(0));
+}
+
+#[test]
 fn a_bad_config_is_refused_whole_with_78() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("bad.yaml");
@@ -142,4 +190,18 @@ fn completions_manual_and_version() {
     assert!(output(&["completions", "bash"]).1.contains("outrigger"));
     assert!(output(&["man"]).1.contains(".TH outrigger"));
     assert_eq!(output(&["--version"]).1.trim(), concat!("outrigger ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn explain_tells_of_probes_and_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outrigger.yaml");
+    let config = "version: 1\nendpoints:\n  - name: a\n    url: http://127.0.0.1:1/v1\n    probe: { path: /health, every: 7s }\n    connections: { max_age: 9m }\n";
+    std::fs::write(&file, config).unwrap();
+    let (code, told, _) = output(&["explain", "-c", file.to_str().unwrap()]);
+    assert_eq!(code, 0);
+    let row = |name: &str| told.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {told}"));
+    assert!(row("connections.max_age").contains("9m"), "{told}");
+    assert!(row("connections.dns_refresh").contains("30s"), "{told}");
+    assert!(row("probe ").contains("GET /health every 7s"), "{told}");
 }

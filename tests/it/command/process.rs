@@ -30,7 +30,17 @@ pub struct End {
 impl Process {
     /// Starts it, on free ports unless a config names some, and waits until it serves.
     pub async fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger"));
+        Self::run(Command::new(env!("CARGO_BIN_EXE_outrigger")), args).await
+    }
+
+    /// The same with no more than so many files open at once, sockets included.
+    pub async fn start_with_files(most: usize, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_outrigger")]);
+        Self::run(shell, args).await
+    }
+
+    async fn run(mut command: Command, args: &[&str]) -> Self {
         command.args(args).env_remove("OUTRIGGER_CONFIG").env("NO_COLOR", "1");
         if args.contains(&"--upstream") {
             command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
@@ -58,12 +68,22 @@ impl Process {
         process
     }
 
+    /// All that it has said.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     /// Waits until it has said this.
     pub async fn until(&self, words: &str) {
+        self.until_times(words, 1).await;
+    }
+
+    /// Waits until it has said this so often.
+    pub async fn until_times(&self, words: &str, times: usize) {
         let wait = async {
             loop {
                 let heard = self.heard.notified();
-                if self.said.lock().unwrap().contains(words) {
+                if self.said.lock().unwrap().matches(words).count() >= times {
                     return;
                 }
                 heard.await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
-use outrigger::call::{Attempt, AttemptReply, Class, Failure, Lack, Milestone, Payload, Piece, PieceStream};
+use outrigger::call::{Attempt, AttemptReply, Class, Failure, Lack, Milestone, Payload, Piece, PieceStream, Usage};
 use outrigger::clock;
 use tower::Service;
 
@@ -94,6 +94,7 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
     }
     (attempt.report)(Milestone::Head);
     clock::sleep(line.first).await; // paces the load, not a wait
+    let usage = line.usage.map(|[input, output]| Usage { input, output });
     let payload = match attempt.call.stream {
         true => Payload::Events(events(line)),
         false => Payload::Whole(Bytes::from_static(b"{}")),
@@ -104,14 +105,15 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
         payload,
         endpoint: attempt.endpoint,
         first_at: clock::now(),
-        usage: None,
+        usage: usage.filter(|_| !attempt.call.stream),
     })
 }
 
 /// The first event is there at once; what follows takes its time.
 fn events(line: Line) -> PieceStream {
     let model = line.events.max(1);
-    let piece = |events| Ok(Piece { bytes: Bytes::from_static(b"data: x\n\n"), events, ..Piece::default() });
+    let piece =
+        |events, usage| Ok(Piece { bytes: Bytes::from_static(b"data: x\n\n"), events, usage, ..Piece::default() });
     Box::pin(stream::unfold(Some(0u32), move |at| {
         let line = line.clone();
         async move {
@@ -119,9 +121,10 @@ fn events(line: Line) -> PieceStream {
             if at > 0 && at < model + line.pings {
                 clock::sleep(line.gap).await; // paces the load, not a wait
             }
+            let usage = line.usage.filter(|_| at + 1 == model).map(|[input, output]| Usage { input, output });
             match at {
-                at if at < model => Some((piece(1), Some(at + 1))),
-                at if at < model + line.pings => Some((piece(0), Some(at + 1))),
+                at if at < model => Some((piece(1, usage), Some(at + 1))),
+                at if at < model + line.pings => Some((piece(0, None), Some(at + 1))),
                 _ => match line.then.as_deref() {
                     Some("cut") => Some((Err(Failure::new(Class::StreamTruncated, "as scripted")), None)),
                     Some("stall") => {

@@ -17,7 +17,7 @@ use http::{HeaderMap, Method};
 use outrigger::call::{
     Asks, Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
-use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
+use outrigger::config::{AdminSettings, ClientKey, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
 use outrigger::policy::{Concurrency, Mode, QUEUE_WAIT, RouteSettings, Spread, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
@@ -87,15 +87,22 @@ fn settings(scenario: &Scenario) -> Settings {
             None => scenario.concurrency(),
         },
         breaker: scenario.breaker(),
+        connections: Default::default(),
+        probe: None,
+    };
+    let key = |(name, limits): (&String, &script::Limits)| ClientKey {
+        name: name.clone(),
+        sha256: [0; 32],
+        priority: Default::default(),
+        limits: (*limits).into(),
     };
     let by = if scenario.by_prefix { Spread::Prefix } else { Spread::Load };
     let targets = scenario.targets.iter().map(|pool| Target { endpoints: pool.iter().map(number).collect(), by });
     Settings {
         server: ServerSettings {
             listen: "127.0.0.1:0".parse().unwrap(),
-            max_body: 1 << 20,
-            max_connections: 10,
-            keys: Vec::new(),
+            keys: scenario.limits.iter().map(key).collect(),
+            ..ServerSettings::default()
         },
         admin: AdminSettings { listen: "127.0.0.1:0".parse().unwrap() },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::ZERO },
@@ -136,6 +143,7 @@ fn call(spec: &CallSpec) -> Call {
         stream: spec.stream,
         include_usage: false,
         choices: 1,
+        max_tokens: spec.max_tokens,
         prompt_bytes: spec.bytes,
         asks: Asks { tools: spec.tools, ..Asks::default() },
         prefix: spec.prefix,
@@ -165,6 +173,7 @@ struct Seen {
     trail: Vec<String>,
     took: Duration,
     events: u32,
+    retry_after: Option<Duration>,
 }
 
 async fn run(scenario: &Scenario) -> Vec<String> {
@@ -245,6 +254,7 @@ async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant)
                 trail,
                 took: clock::now() - started,
                 events,
+                retry_after: None,
             }
         }
         Err(error) => Seen {
@@ -255,6 +265,7 @@ async fn one(stack: outrigger::layer::CallService, call: Call, started: Instant)
             trail: error.trail.iter().map(|entry| format!("{} {}", entry.endpoint, entry.class)).collect(),
             took: clock::now() - started,
             events: 0,
+            retry_after: error.retry_after,
         },
     }
 }
@@ -282,6 +293,7 @@ impl Expect {
         check(self.sends.is_none_or(|sends| sends == seen.sends), "sends");
         check(self.trail.as_ref().is_none_or(|trail| *trail == seen.trail), "trail");
         check(self.events.is_none_or(|events| events == seen.events), "events");
+        check(self.retry_after.is_none() || self.retry_after == seen.retry_after, "retry_after");
         let [at_least, at_most] = self.took.unwrap_or([Duration::ZERO, Duration::MAX]);
         check((at_least..=at_most).contains(&seen.took), "took");
         problems

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outrigger::call::{Capability, Priority};
-use outrigger::policy::{Backoff, BreakerSettings, Concurrency, HedgeSettings, Mode, RetrySettings, Supports};
+use outrigger::policy::{
+    Backoff, BreakerSettings, Concurrency, HedgeSettings, Mode, RateLimits, RetrySettings, Supports,
+};
 use serde::{Deserialize, Deserializer, de};
 
 /// One file.
@@ -35,6 +37,9 @@ pub struct Scenario {
     /// The calls are made side by side, each after its own pause, instead of one after the other.
     #[serde(default)]
     pub together: bool,
+    /// Client keys that have limits a minute.
+    #[serde(default)]
+    pub limits: BTreeMap<String, Limits>,
     /// Sends per call.
     #[serde(default = "four")]
     pub max_sends: u32,
@@ -109,6 +114,20 @@ impl Scenario {
             backoff: Backoff { base: Duration::from_millis(250), max: Duration::from_secs(8) },
             respect_retry_after: true,
         }
+    }
+}
+
+/// The limits of a key.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub requests: Option<u64>,
+    pub tokens: Option<u64>,
+}
+
+impl From<Limits> for RateLimits {
+    fn from(Limits { requests, tokens }: Limits) -> Self {
+        Self { requests, tokens }
     }
 }
 
@@ -193,6 +212,8 @@ pub struct Line {
     pub gap: Duration,
     /// Keep-alives only, this many, `gap` apart, after the events.
     pub pings: u32,
+    /// Prompt and answer tokens, told in a whole answer or with the last event of a stream.
+    pub usage: Option<[u64; 2]>,
     /// `done`, `cut` or `stall`.
     pub then: Option<String>,
 }
@@ -226,6 +247,7 @@ pub struct CallSpec {
     #[serde(deserialize_with = "priority")]
     pub priority: Option<Priority>,
     pub key: Option<String>,
+    pub max_tokens: Option<u64>,
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
@@ -251,6 +273,7 @@ impl Default for CallSpec {
             words: 0,
             priority: None,
             key: None,
+            max_tokens: None,
             bytes: 100,
             prefix: None,
         }
@@ -267,6 +290,9 @@ pub struct Expect {
     pub sends: Option<u32>,
     pub trail: Option<Vec<String>>,
     pub events: Option<u32>,
+    /// When to come back.
+    #[serde(default, deserialize_with = "maybe")]
+    pub retry_after: Option<Duration>,
     #[serde(default, deserialize_with = "range")]
     pub took: Option<[Duration; 2]>,
     /// Between which two shares of the calls (0 to 1) must be so; all of them without it.

@@ -138,6 +138,7 @@ async fn a_client_without_a_key_that_is_known() {
         name: "team".into(),
         sha256: Sha256::digest("sk-good").into(),
         priority: outrigger::call::Priority::Critical,
+        limits: Default::default(),
     }];
     settings.endpoints[0].forward_client_key = false;
     let gateway = gateway(settings).await;

@@ -74,6 +74,7 @@ async fn a_key_caps_the_priority_its_calls_may_ask_for() {
         name: name.into(),
         sha256: Sha256::digest(name.as_bytes()).into(),
         priority,
+        limits: Default::default(),
     };
     settings.server.keys = vec![key("low", Priority::Sheddable), key("high", Priority::Critical)];
     let gateway = gateway(settings).await;

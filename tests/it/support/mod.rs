@@ -9,7 +9,7 @@ use outrigger::config::{AdminSettings, DrainSettings, LogFormat, LogSettings, Se
 use outrigger::dialect::Dialect;
 use outrigger::mock::{self, Mock, Scenario};
 use outrigger::policy::{BreakerSettings, Concurrency, QUEUE_WAIT, RetrySettings, RouteSettings, Target, Timeouts};
-use outrigger::transport::{Credential, EndpointSettings};
+use outrigger::transport::{Connections, Credential, EndpointSettings};
 
 pub const ANY: &str = "127.0.0.1:0";
 
@@ -34,14 +34,11 @@ pub fn settings(urls: &[String]) -> Settings {
         timeouts: Timeouts::default(),
         concurrency: Concurrency::default(),
         breaker: BreakerSettings::default(),
+        connections: Connections::default(),
+        probe: None,
     };
     Settings {
-        server: ServerSettings {
-            listen: ANY.parse().unwrap(),
-            max_body: 32 << 20,
-            max_connections: 1000,
-            keys: Vec::new(),
-        },
+        server: ServerSettings { listen: ANY.parse().unwrap(), ..ServerSettings::default() },
         admin: AdminSettings { listen: ANY.parse().unwrap() },
         drain: DrainSettings { delay: Duration::ZERO, timeout: Duration::from_secs(30) },
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
