@@ -4,12 +4,13 @@
 //! is accepted while calls finish (`drain.timeout`), then what is left ends with an error its client can see.
 
 mod probes;
+mod reload;
 mod signals;
 mod slots;
 mod snapshot;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +19,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::call::Sink;
-use crate::config::{LogFormat, LogSettings, Settings};
+use crate::clock;
+use crate::config::{Loaded, LogFormat, LogSettings, Settings, SourceFile};
+use crate::layer::state::{Live, Memory};
+use crate::server::reload::Reloads;
 use crate::server::stop::Stop;
-use crate::server::{Gateway, accept};
+use crate::server::{Current, Gateway, Process, accept};
 use crate::telemetry::log::{self, Look};
-use crate::telemetry::{Metrics, Telemetry};
 use crate::transport::Dialler;
-use crate::{clock, stack};
+pub use reload::{Again, WATCH_EVERY};
+use reload::{Builder, Reloader};
 
 /// How long connections may take to close once their calls were cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -36,8 +39,9 @@ const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
 
 /// A gateway that serves.
 pub struct Running {
-    gateway: Arc<Gateway>,
-    stop: Stop,
+    current: Current,
+    process: Process,
+    bound: (SocketAddr, SocketAddr),
     closing: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -65,7 +69,8 @@ pub fn start_logging(settings: &LogSettings) {
     log::start(look, &settings.level);
 }
 
-/// Binds both ports and serves. Port 0 takes any free one; [`Running::settings`] then has the real one.
+/// Binds both ports and serves by settings that no file stands behind. Port 0 takes any free one; [`Running::data`] then
+/// has the real one.
 ///
 /// # Errors
 /// A port cannot be bound, or an endpoint's credential cannot be sent.
@@ -78,30 +83,50 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
 ///
 /// # Errors
 /// As [`start`].
-pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Result<Running> {
+pub async fn start_with(settings: Settings, dialler: Dialler) -> anyhow::Result<Running> {
+    launch(settings, Vec::new(), None, dialler).await
+}
+
+/// As [`start`], by what was loaded and can be loaded again.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_loaded(loaded: Loaded, again: Option<Again>) -> anyhow::Result<Running> {
+    install_tls();
+    launch(loaded.settings, loaded.origins.files, again, Dialler::system()).await
+}
+
+async fn launch(
+    settings: Settings,
+    files: Vec<SourceFile>,
+    again: Option<Again>,
+    dialler: Dialler,
+) -> anyhow::Result<Running> {
     let data = bind(settings.server.listen, "server.listen").await?;
     let admin = bind(settings.admin.listen, "admin.listen").await?;
-    settings.server.listen = data.local_addr()?;
-    settings.admin.listen = admin.local_addr()?;
+    let bound = (data.local_addr()?, admin.local_addr()?);
 
-    let routes: Vec<String> = settings.routes.iter().map(|route| route.name.clone()).collect();
-    let endpoints: Vec<String> = settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    let metrics = Arc::new(Metrics::new(&routes, &endpoints, &fingerprint(&settings))?);
-    let probed = settings.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.probe.is_some());
-    probed.for_each(|(number, _)| metrics.health.probed(number));
-    let sink: Arc<dyn Sink> = Arc::new(Telemetry::new(Arc::clone(&metrics), routes, endpoints));
-    let stacks = stack::build(&settings, &dialler, &sink)?;
+    let (reloads, wishes) = Reloads::new();
+    let process = Process {
+        live: Live::default(),
+        memory: Memory::new(settings.server.max_buffered),
+        stop: Stop::default(),
+        reloads,
+        started: clock::now(),
+    };
+    let mut builder = Builder::new(process.clone(), bound, dialler);
+    let first = builder.build(settings.clone())?;
     if let Some(dir) = &settings.state_dir {
-        snapshot::restore(dir, &settings, &stacks);
+        snapshot::restore(dir, &settings, first.stacks());
     }
-    let stop = Stop::default();
+    let current = Current::new(first);
     let bounds = accept::Bounds::of(&settings.server);
-    let gateway = Gateway::new(settings, stacks, metrics, sink, stop.clone());
     let (closing, phase) = watch::channel(Phase::Serving);
+    let ended = || reached(phase.clone(), Phase::Ended);
     let mut tasks = vec![
         tokio::spawn(accept::serve(
             data,
-            gateway.data(),
+            current.data(),
             bounds,
             reached(phase.clone(), Phase::Closing),
             flushed(phase.clone()),
@@ -109,46 +134,42 @@ pub async fn start_with(mut settings: Settings, dialler: Dialler) -> anyhow::Res
         // The admin port answers until the very end, so that a probe can see the drain.
         tokio::spawn(accept::serve(
             admin,
-            gateway.admin(),
+            current.admin(),
             accept::Bounds { connections: ADMIN_CONNECTIONS, ..bounds },
-            reached(phase.clone(), Phase::Ended),
+            ended(),
             std::future::ready(()),
         )),
     ];
-    for asker in slots::askers(&gateway, &dialler) {
-        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
+    if let Some(dir) = settings.state_dir.clone() {
+        tasks.push(tokio::spawn(keep_snapshots(current.clone(), dir, phase.clone())));
     }
-    for asker in probes::askers(&gateway, &dialler) {
-        tasks.push(tokio::spawn(until(asker, reached(phase.clone(), Phase::Ended))));
-    }
-    if gateway.settings().state_dir.is_some() {
-        tasks.push(tokio::spawn(keep_snapshots(Arc::clone(&gateway), phase)));
-    }
-    Ok(Running { gateway, stop, closing, tasks })
+    let reloader = Reloader::new(again, builder, current.clone(), settings, files);
+    tasks.push(tokio::spawn(reloader.run(wishes, ended())));
+    Ok(Running { current, process, bound, closing, tasks })
 }
 
 impl Running {
-    /// The settings with the addresses that were bound.
-    pub fn settings(&self) -> &Settings {
-        self.gateway.settings()
+    /// What new requests get: settings, with the addresses that were bound, and all that was built from them.
+    pub fn gateway(&self) -> Arc<Gateway> {
+        self.current.get()
     }
 
     /// Where the data port listens.
     pub fn data(&self) -> SocketAddr {
-        self.settings().server.listen
+        self.bound.0
     }
 
     /// Where the admin port listens.
     pub fn admin(&self) -> SocketAddr {
-        self.settings().admin.listen
+        self.bound.1
     }
 
     /// Shuts down in three steps. `now` ends the waiting of the first two at once.
     pub async fn drain(self, now: impl Future<Output = ()>) {
-        let drain = self.settings().drain;
+        let drain = self.gateway().settings().drain;
         let mut now = std::pin::pin!(now);
-        self.stop.drain();
-        tracing::info!(calls = self.gateway.live().count(), "draining");
+        self.process.stop.drain();
+        tracing::info!(calls = self.process.live.count(), "draining");
         let hurried = tokio::select! {
             () = clock::sleep(drain.delay) => false,
             () = &mut now => true,
@@ -161,10 +182,11 @@ impl Running {
                 () = &mut now => {}
             }
         }
-        let left = self.gateway.live().count();
+        let left = self.process.live.count();
         if left > 0 {
             tracing::warn!(calls = left, "ending calls that did not finish in time");
-            self.stop.cut();
+            self.process.live.end();
+            self.process.stop.cut();
             tokio::select! {
                 () = self.idle() => {}
                 () = clock::sleep(LAST_WORDS) => {}
@@ -180,34 +202,41 @@ impl Running {
     }
 
     async fn idle(&self) {
-        while self.gateway.live().count() > 0 {
+        while self.process.live.count() > 0 {
             clock::sleep(Duration::from_millis(20)).await;
         }
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then drains; a second signal ends at once.
+/// Serves until SIGTERM, SIGINT or a request on the admin port, then drains; a further signal ends at once. SIGHUP reads
+/// the config again.
 ///
 /// # Errors
 /// As [`start`], or signals cannot be listened for.
-pub async fn serve(settings: Settings, started: impl FnOnce(&Settings)) -> anyhow::Result<()> {
+pub async fn serve(loaded: Loaded, again: Option<Again>, started: impl FnOnce(&Settings)) -> anyhow::Result<()> {
     let mut signals = signals::Signals::new()?;
-    let running = start(settings).await?;
-    started(running.settings());
-    signals.next().await;
+    let mut hangups = signals::Hangups::new()?;
+    let running = start_loaded(loaded, again).await?;
+    started(running.gateway().settings());
+    let reloads = running.process.reloads.clone();
+    let hearing = tokio::spawn(async move {
+        loop {
+            hangups.next().await;
+            // What came of it is logged where it is done.
+            drop(reloads.again().await);
+        }
+    });
+    tokio::select! {
+        () = signals.next() => {}
+        () = running.process.stop.wished() => {}
+    }
     running.drain(async move { signals.next().await }).await;
+    hearing.abort();
     Ok(())
 }
 
 async fn bind(at: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at} (`{key}`)"))
-}
-
-async fn until(asker: impl Future<Output = ()>, ended: impl Future<Output = ()>) {
-    tokio::select! {
-        () = asker => {}
-        () = ended => {}
-    }
 }
 
 async fn reached(mut phase: watch::Receiver<Phase>, at_least: Phase) {
@@ -221,25 +250,16 @@ async fn flushed(phase: watch::Receiver<Phase>) {
     clock::sleep(LAST_WORDS).await;
 }
 
-async fn keep_snapshots(gateway: Arc<Gateway>, phase: watch::Receiver<Phase>) {
+async fn keep_snapshots(current: Current, dir: PathBuf, phase: watch::Receiver<Phase>) {
     loop {
         let ended = tokio::select! {
             () = clock::sleep(SNAPSHOT_EVERY) => false,
             () = reached(phase.clone(), Phase::Ended) => true,
         };
-        if let Some(dir) = gateway.settings().state_dir.clone() {
-            snapshot::write(&dir, gateway.settings(), gateway.stacks()).await;
-        }
+        let gateway = current.get();
+        snapshot::write(&dir, gateway.settings(), gateway.stacks()).await;
         if ended {
             return;
         }
     }
-}
-
-/// Tells two configs apart in a metric, without telling anything else.
-fn fingerprint(settings: &Settings) -> String {
-    let mut hasher = DefaultHasher::new();
-    // `Debug` of a secret is redacted, so the hash says nothing of keys.
-    format!("{settings:?}").hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
 }

@@ -3,6 +3,8 @@
 //! Nothing else composes layers. Two rules fix the order: whatever creates sends stands outside whatever admits them,
 //! and whatever measures an endpoint stands inside the choice of it.
 
+mod carried;
+
 use std::sync::Arc;
 
 use tower::ServiceBuilder;
@@ -10,14 +12,15 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::dialect::Dialect;
-use crate::layer::state::{Breakers, Capabilities, Hedges, Rates, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Capabilities, Hedges, Keys, Live, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, Endpoints, Health,
-    IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints,
+    Health, IdleLayer, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::RouteSettings;
 use crate::policy::capability::Ability;
-use crate::transport::{Dialler, EndpointSettings, Leaf};
+use crate::transport::EndpointSettings;
+pub use carried::Carried;
 
 /// The call stack of one route.
 #[rustfmt::skip]
@@ -34,11 +37,13 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
     };
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
-        .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number))
+        .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number, shared.live.clone()))
         // A client key over its limits: refused before it costs anything, a place in a queue included.
         .layer(AdmitLayer::new(shared.rates.clone(), Arc::clone(&shared.sink), number))
         // One absolute clock, set once: every wait and every send below lives under it.
         .layer(DeadlineLayer::new(route.timeouts.total))
+        // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
+        .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number, &route.name))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
         .layer(RetryLayer::new(number, Arc::clone(&route), around))
         // A place for each send, after a wait in its target's queue if need be: at an endpoint that is let through, that is
@@ -72,11 +77,13 @@ where
 /// What the stacks of all routes share.
 struct Shared {
     sink: Arc<dyn Sink>,
+    live: Live,
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
-    budgets: Vec<Arc<Vec<SharedBudget>>>,
+    budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     capabilities: Capabilities,
     rates: Rates,
+    keys: Keys,
     /// Per route, the pool of each target.
     pools: Vec<Vec<usize>>,
 }
@@ -88,7 +95,7 @@ pub struct Stacks {
     /// One per endpoint, in the order of the settings.
     pub attempts: Arc<Vec<AttemptService>>,
     /// Per route, one retry budget per target.
-    pub budgets: Vec<Arc<Vec<SharedBudget>>>,
+    pub budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
     /// Sends in flight and waiting, and their limits.
     pub slots: Slots,
     /// The limits of client keys.
@@ -103,20 +110,9 @@ pub struct Stacks {
     pub pools: Vec<Vec<usize>>,
 }
 
-/// Builds the stacks over real endpoints.
-///
-/// # Errors
-/// An endpoint's credential cannot be sent.
-pub fn build(settings: &Settings, dialler: &Dialler, sink: &Arc<dyn Sink>) -> anyhow::Result<Stacks> {
-    let leaf = |(number, endpoint): (usize, &EndpointSettings)| {
-        Leaf::new(endpoint.clone(), dialler, Some((Arc::clone(sink), number)))
-    };
-    let leaves = settings.endpoints.iter().enumerate().map(leaf);
-    Ok(build_over(settings, leaves.collect::<anyhow::Result<Vec<_>>>()?, sink))
-}
-
-/// Builds the stacks over any leaves, one per endpoint: the tests bring scripted ones.
-pub fn build_over<S>(settings: &Settings, leaves: Vec<S>, sink: &Arc<dyn Sink>) -> Stacks
+/// Builds the stacks over any leaves, one per endpoint: the tests bring scripted ones. What is known of endpoints, pools
+/// and routes by their names is taken from `carried`.
+pub fn build<S>(settings: &Settings, leaves: Vec<S>, carried: &mut Carried, sink: &Arc<dyn Sink>) -> Stacks
 where
     S: tower::Service<crate::call::Attempt, Response = crate::call::AttemptReply, Error = crate::call::Failure>
         + Clone
@@ -126,28 +122,27 @@ where
     S::Future: Send + 'static,
 {
     let now = crate::clock::now();
-    let breakers = breakers(settings, sink, now);
     let (pools, pools_of) = pools(&settings.routes);
-    let limits: Vec<_> = settings.endpoints.iter().map(|endpoint| endpoint.concurrency).collect();
-    let slots = Slots::new(&limits, &pools);
+    let breakers = carried.breakers(settings, sink, now);
+    let slots = carried.slots(settings, &pools, now);
+    let budgets = settings.routes.iter().map(|route| Arc::new(carried.budgets(settings, route, now))).collect();
     let leaves = settings.endpoints.iter().zip(leaves);
     let attempts = leaves.map(|(endpoint, leaf)| attempt_stack(endpoint, leaf, &slots, &breakers, sink));
-    let budgets = settings.routes.iter().map(|route| {
-        Arc::new(route.targets.iter().map(|_| SharedBudget::new(route.retry.budget, now)).collect::<Vec<_>>())
-    });
     let shared = Shared {
         sink: Arc::clone(sink),
+        live: carried.live().clone(),
         names: Arc::new(settings.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect()),
         endpoints: Endpoints {
             stacks: Arc::new(attempts.collect()),
             ids: settings.endpoints.iter().map(|endpoint| Endpoints::id(&endpoint.name)).collect(),
             slots: slots.clone(),
             breakers: breakers.clone(),
-            health: Health::new(settings.endpoints.iter().map(|endpoint| endpoint.probe.is_some())),
+            health: carried.health(settings),
         },
-        budgets: budgets.collect(),
         capabilities: capabilities(settings),
-        rates: Rates::new(settings.server.keys.iter().map(|key| (key.name.as_str(), key.limits)), now),
+        budgets,
+        rates: carried.rates(settings, now),
+        keys: carried.keys(settings),
         pools: pools_of,
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
@@ -165,14 +160,6 @@ fn capabilities(settings: &Settings) -> Capabilities {
         (ability, endpoint.supports, endpoint.model.clone())
     };
     Capabilities::new(settings.endpoints.iter().map(one).collect())
-}
-
-/// The breakers of all endpoints, who know which routes share which endpoint.
-fn breakers(settings: &Settings, sink: &Arc<dyn Sink>, now: std::time::Instant) -> Breakers {
-    let routes = settings.routes.iter().map(|route| route.targets.clone()).collect();
-    // What a client's own key is refused is the client's.
-    let endpoints = settings.endpoints.iter().map(|endpoint| (endpoint.breaker, !endpoint.forward_client_key));
-    Breakers::new(endpoints.collect(), routes, Arc::clone(sink), now)
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

@@ -19,7 +19,7 @@ pub fn askers(gateway: &Arc<Gateway>, dialler: &Dialler) -> Vec<impl Future<Outp
 }
 
 async fn ask(gateway: Arc<Gateway>, endpoint: usize, settings: ProbeSettings, check: HealthCheck) {
-    let mut probe = Probe::new(&settings);
+    let mut probe = Probe::new(&settings).known(gateway.stacks().health.is_up(endpoint));
     clock::sleep(settings.first(clock::sample())).await;
     loop {
         let trouble = check.ask().await.err();

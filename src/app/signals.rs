@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a stream of wishes to stop.
+//! SIGTERM and SIGINT as a stream of wishes to stop, SIGHUP as one of wishes to read the config again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -6,6 +6,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub struct Signals {
     term: Signal,
     int: Signal,
+}
+
+/// The signal that asks for the config to be read again.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens from now on: it would end the process otherwise.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 impl Signals {

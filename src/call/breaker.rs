@@ -71,7 +71,8 @@ words! {
 pub struct BreakerChange {
     /// The endpoint, as numbered in the settings.
     pub endpoint: usize,
-    /// The route whose own circuit it was, as numbered in the settings; `None` for the endpoint's.
+    /// The route whose own circuit it was, as numbered in the settings (beyond them, if it is a route of another
+    /// generation of settings); `None` for the endpoint's.
     pub route: Option<usize>,
     /// What it is now.
     pub to: BreakerState,

@@ -19,4 +19,4 @@ pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};
 pub use request::{Attempt, AttemptKind, Call, CallRequest, Fate, Milestone, Options, Place, Priority, Surface};
-pub use signal::{AttemptEnd, CallEnd, Outcome, Signal, Sink, Verdict};
+pub use signal::{AttemptEnd, CallEnd, Outcome, Repeated, Signal, Sink, Verdict};

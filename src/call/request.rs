@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::{Asks, Class, RequestBody, Upload, Verdict};
 
@@ -148,6 +148,8 @@ pub struct Call {
     pub traceparent: String,
     /// The configured name of the client key used, for logs.
     pub key_name: Option<Arc<str>>,
+    /// The client's `Idempotency-Key`, where one is honoured.
+    pub idempotency_key: Option<HeaderValue>,
 }
 
 impl Call {

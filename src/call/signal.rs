@@ -16,6 +16,8 @@ pub enum Outcome {
     Hedged,
     /// A later target of the route succeeded.
     Fallback,
+    /// The answer of an earlier call with the same `Idempotency-Key`, finished or still under way.
+    Cached,
     /// No good answer.
     Failed,
     /// The client left before there was one.
@@ -24,8 +26,15 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for metrics.
-    pub const ALL: [Outcome; 6] =
-        [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Failed, Outcome::Cancelled];
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Ok,
+        Outcome::Retried,
+        Outcome::Hedged,
+        Outcome::Fallback,
+        Outcome::Cached,
+        Outcome::Failed,
+        Outcome::Cancelled,
+    ];
 
     /// The public name.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +43,7 @@ impl Outcome {
             Outcome::Retried => "retried",
             Outcome::Hedged => "hedged",
             Outcome::Fallback => "fallback",
+            Outcome::Cached => "cached",
             Outcome::Failed => "failed",
             Outcome::Cancelled => "cancelled",
         }
@@ -69,6 +79,31 @@ impl Verdict {
             Verdict::Ok => "ok",
             Verdict::Superseded => "superseded",
             Verdict::Failed(class) => class.as_str(),
+        }
+    }
+}
+
+/// What became of a call whose `Idempotency-Key` was known already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Repeated {
+    /// It joined the execution under way.
+    Joined,
+    /// It was given the finished answer.
+    Replayed,
+    /// It was refused.
+    Conflict,
+}
+
+impl Repeated {
+    /// Every one, for metrics.
+    pub const ALL: [Repeated; 3] = [Repeated::Joined, Repeated::Replayed, Repeated::Conflict];
+
+    /// The metric label `result`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Repeated::Joined => "joined",
+            Repeated::Replayed => "replayed",
+            Repeated::Conflict => "conflict",
         }
     }
 }
@@ -214,6 +249,13 @@ pub enum Signal {
         up: bool,
         /// Whether it has just become so.
         turned: bool,
+    },
+    /// A call came with an `Idempotency-Key` that was known already.
+    Repeated {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// What became of it.
+        result: Repeated,
     },
 }
 

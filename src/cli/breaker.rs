@@ -4,11 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::healthcheck::instance;
+use super::instance::{ask, refused};
 use super::{FAILED, FINE, output};
 
 /// `outrigger breaker`
@@ -45,32 +45,12 @@ pub fn run(args: &BreakerArgs) -> anyhow::Result<u8> {
         What::Close => "close",
         What::Auto => "auto",
     };
-    let mut url = reqwest::Url::parse(&format!("http://{address}/api/v1/breakers/"))?;
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().extend([args.name.as_str(), what]);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(ask(url)) {
-        Ok((200, said)) => {
+    match ask(address, &["breakers", &args.name, what])? {
+        Some((200, said)) => {
             let told: serde_json::Value = serde_json::from_str(&said)?;
             output::data(&format!("{}: {}\n", args.name, told["state"].as_str().unwrap_or("unknown")));
             Ok(FINE)
         }
-        Ok((status, said)) => {
-            output::talk(&format!("outrigger: {status}: {}\n", said.trim_end()));
-            Ok(FAILED)
-        }
-        Err(error) => {
-            let why = if error.is_timeout() { "no answer within 3 s" } else { "nothing answers" };
-            output::talk(&format!("outrigger: {why} at http://{address}\n"));
-            Ok(FAILED)
-        }
+        other => Ok(refused(other)),
     }
-}
-
-async fn ask(url: reqwest::Url) -> reqwest::Result<(u16, String)> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
-    let answer = client.post(url).send().await?;
-    Ok((answer.status().as_u16(), answer.text().await?))
 }

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod explain;
 mod healthcheck;
+mod instance;
 mod output;
 mod probe;
 pub mod reference;
@@ -60,6 +61,10 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Hold an endpoint of a running instance open or closed, or let its breaker decide again
     Breaker(breaker::BreakerArgs),
+    /// Have a running instance read its config again; an error leaves it as it is
+    Reload(instance::InstanceArgs),
+    /// Have a running instance stop as at SIGTERM: finish its calls, accept no more, and end
+    Drain(instance::InstanceArgs),
     /// Ask a running instance whether it lives; for a container's HEALTHCHECK
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print shell completions
@@ -86,6 +91,9 @@ pub struct RunArgs {
     /// Serve metrics, health and status here, instead of `admin.listen`
     #[arg(long, value_name = "ADDR", env = "OUTRIGGER_ADMIN", hide_env_values = true)]
     pub admin: Option<SocketAddr>,
+    /// Reload the config when its file, or a secret's file that it names, holds something else
+    #[arg(long, conflicts_with = "upstream")]
+    pub watch: bool,
 }
 
 impl RunArgs {
@@ -168,6 +176,8 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Explain(args) => Ok(explain::run(&args)),
         Command::Config(command) => config::run(&command),
         Command::Breaker(args) => breaker::run(&args),
+        Command::Reload(args) => instance::reload(&args),
+        Command::Drain(args) => instance::drain(&args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -1,7 +1,9 @@
 //! `outrigger run`: says where it listens and what it knows, then serves until it is told to stop.
 
+use std::sync::Arc;
+
 use super::{FINE, RunArgs, output};
-use crate::app;
+use crate::app::{self, Again};
 use crate::config::{Loaded, Settings};
 
 /// Serves. Ends with the exit code of the whole.
@@ -16,8 +18,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     output::warnings(&loaded);
     app::start_logging(&loaded.settings.log);
     let banner = |settings: &Settings| output::talk(&banner(&loaded, settings));
-    runtime()?.block_on(app::serve(loaded.settings.clone(), banner))?;
+    runtime()?.block_on(app::serve(loaded.clone(), again(args), banner))?;
     Ok(FINE)
+}
+
+/// The same arguments once more, where there is a file to read.
+fn again(args: &RunArgs) -> Option<Again> {
+    let watch = args.watch.then_some(app::WATCH_EVERY);
+    let args = args.clone();
+    args.upstream.is_none().then(|| Again { load: Arc::new(move || args.load()), watch })
 }
 
 /// The runtime that everything long-lived runs on.

@@ -3,8 +3,6 @@
 //! Owns addresses and credentials. Invariant: a credential goes to the endpoint it was written for, and the client's own
 //! key is passed on only where it can reach no second host.
 
-use std::fs;
-
 use secrecy::SecretString;
 
 use crate::call::Capability;
@@ -161,7 +159,7 @@ fn credential(item: &Node, reading: &mut Reading<'_>) -> Credential {
 fn from_file(item: &Node, file: &str, reading: &mut Reading<'_>) -> Credential {
     let path = reading.path(file);
     let Some(node) = item.get("key_file") else { return Credential::None };
-    match fs::read_to_string(&path) {
+    match reading.file(&path) {
         Ok(text) => {
             let key = text.trim_end_matches(['\n', '\r']);
             if key.is_empty() || !fits_header(key) {

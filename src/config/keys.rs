@@ -91,6 +91,16 @@ pub struct Row {
     pub why: &'static str,
     /// Whether this version has it.
     pub built: bool,
+    /// Whether a change takes effect at a restart only.
+    pub restart: bool,
+}
+
+impl Row {
+    /// A change takes effect at a restart only.
+    const fn restart(mut self) -> Self {
+        self.restart = true;
+        self
+    }
 }
 
 /// A row at one of its places.
@@ -103,15 +113,15 @@ pub struct Key {
 }
 
 const fn key(path: &'static str, at: &'static [Place], ty: Type, default: &'static str, why: &'static str) -> Row {
-    Row { path, at, ty, default: Some(default), example: "", why, built: true }
+    Row { path, at, ty, default: Some(default), example: "", why, built: true, restart: false }
 }
 
 const fn open(path: &'static str, at: &'static [Place], ty: Type, example: &'static str, why: &'static str) -> Row {
-    Row { path, at, ty, default: None, example, why, built: true }
+    Row { path, at, ty, default: None, example, why, built: true, restart: false }
 }
 
 const fn later(path: &'static str, at: &'static [Place], why: &'static str) -> Row {
-    Row { path, at, ty: Type::Later, default: None, example: "", why, built: false }
+    Row { path, at, ty: Type::Later, default: None, example: "", why, built: false, restart: false }
 }
 
 use Place::{Defaults, Endpoint, Route, Top};
@@ -130,7 +140,8 @@ const R: &[Place] = &[Route];
 /// The table.
 pub static ROWS: &[Row] = &[
     key("version", TOP, Count(1, 1), "1", "Version of the file format; the only required line besides an endpoint."),
-    key("server.listen", TOP, Address, "127.0.0.1:8700", "Address of the data port, where clients send their calls."),
+    key("server.listen", TOP, Address, "127.0.0.1:8700", "Address of the data port, where clients send their calls.")
+        .restart(),
     key("server.max_body", TOP, Size, "32MiB", "Largest request body; a larger one is refused with 413."),
     key(
         "server.max_buffered",
@@ -145,14 +156,16 @@ pub static ROWS: &[Row] = &[
         Size,
         "64KiB",
         "Largest request head; a larger one is refused with 431. At least 8KiB.",
-    ),
+    )
+    .restart(),
     key(
         "server.header_timeout",
         TOP,
         Clock,
         "60s",
         "How long a client may take to send a request head, the pause before it included; then the connection is closed.",
-    ),
+    )
+    .restart(),
     key(
         "server.body_timeout",
         TOP,
@@ -166,14 +179,16 @@ pub static ROWS: &[Row] = &[
         Clock,
         "30s",
         "How long a client may take nothing of its answer; then the connection is closed.",
-    ),
+    )
+    .restart(),
     key(
         "server.max_connections",
         TOP,
         Count(1, 1_000_000),
         "10000",
         "Connections served at once; more wait to be accepted.",
-    ),
+    )
+    .restart(),
     key(
         "server.auth",
         TOP,
@@ -210,7 +225,21 @@ pub static ROWS: &[Row] = &[
         "1M",
         "Tokens this key may use in a minute, prompts and answers together. Without it there is no limit.",
     ),
-    key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status."),
+    key(
+        "server.idempotency.ttl",
+        TOP,
+        Duration,
+        "10m",
+        "How long a finished answer is kept for calls with the same `Idempotency-Key`; `0s` leaves the header to the endpoints.",
+    ),
+    key(
+        "server.idempotency.max_memory",
+        TOP,
+        Size,
+        "64MiB",
+        "Memory for such answers; one may take a quarter of it, and the oldest make room.",
+    ),
+    key("admin.listen", TOP, Address, "127.0.0.1:8701", "Address of the admin port: metrics, health, status.").restart(),
     key(
         "drain.delay",
         TOP,
@@ -225,11 +254,13 @@ pub static ROWS: &[Row] = &[
         Choice(&["auto", "pretty", "json"]),
         "auto",
         "`auto` is pretty on a terminal and JSON elsewhere.",
-    ),
-    key("log.level", TOP, Choice(&["error", "warn", "info", "debug"]), "info", "Least important line that is written."),
+    )
+    .restart(),
+    key("log.level", TOP, Choice(&["error", "warn", "info", "debug"]), "info", "Least important line that is written.")
+        .restart(),
     key("log.bodies", TOP, Choice(&["never"]), "never", "Prompts and answers are never logged."),
     later("telemetry", TOP, "Sends traces to an OpenTelemetry collector."),
-    key("state.dir", TOP, Path, "\"\"", "Directory for state that survives a restart; empty keeps none."),
+    key("state.dir", TOP, Path, "\"\"", "Directory for state that survives a restart; empty keeps none.").restart(),
     later("state.redis", TOP, "Shares state between replicas."),
     open("endpoints[].name", TOP, Name, "local", "Name of the endpoint: targets, metrics and headers use it."),
     open("endpoints[].url", TOP, Url, "http://127.0.0.1:11434/v1", "Base URL; `/v1` is added when it has no path."),

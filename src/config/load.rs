@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::dialect::Dialect;
 use crate::transport::settings::{Credential, EndpointSettings};
 
+use super::files::Source as SourceFile;
 use super::origin::{Origin, Origins};
 use super::policy::Policy;
 use super::report::{Code, Problem, Report};
@@ -73,9 +74,20 @@ pub fn load(path: Option<&Path>, upstream: Option<&str>, overrides: &Overrides) 
     }
     let given = path.map(Path::to_owned).or(named);
     let file = given.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    match std::fs::read_to_string(&file) {
+    let (read, text) = SourceFile::read(&file);
+    let loaded = match text {
         Ok(source) => from_text(&file, &source, &environment(), overrides),
         Err(error) => Err(no_file(&file, given.is_some(), &error)),
+    };
+    match loaded {
+        Ok(mut loaded) => {
+            loaded.origins.files.insert(0, read);
+            Ok(loaded)
+        }
+        Err(mut report) => {
+            report.files.insert(0, read);
+            Err(report)
+        }
     }
 }
 
@@ -94,7 +106,8 @@ pub fn from_text(
     check::walk(&root, &mut problems);
     let dir = file.parent().unwrap_or(Path::new(""));
     let (settings, origins) = resolve::resolve(&root, dir, overrides, &mut problems);
-    let report = Report::new(name, source, problems);
+    let mut report = Report::new(name, source, problems);
+    report.files.clone_from(&origins.files);
     if report.errors() > 0 {
         return Err(report);
     }

@@ -6,6 +6,7 @@
 
 mod check;
 mod endpoints;
+mod files;
 pub mod keys;
 mod lints;
 mod load;
@@ -16,6 +17,7 @@ mod policy;
 pub mod reference;
 mod report;
 mod resolve;
+pub mod restart;
 mod routes;
 pub mod schema;
 mod server;
@@ -28,6 +30,7 @@ mod tree;
 pub mod units;
 mod url;
 
+pub use files::Source as SourceFile;
 pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, Source, from_text, from_upstream, load};
 pub use origin::{Origin, Origins, Part};
 pub use report::{Code, Problem, Report};

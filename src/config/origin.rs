@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::files::Source;
 use super::tree::Span;
 
 /// Where a value was given.
@@ -73,4 +74,6 @@ pub struct Origins {
     pub endpoints: Vec<Part>,
     /// One per route, in the order of the settings.
     pub routes: Vec<Part>,
+    /// The files that were read, in the order of reading.
+    pub files: Vec<Source>,
 }

@@ -45,6 +45,7 @@ pub fn page() -> String {
         }
         inherited(&mut out, section, &rows);
     }
+    restart(&mut out);
     later(&mut out);
     codes(&mut out);
     out
@@ -63,6 +64,15 @@ fn inherited(out: &mut String, section: &str, rows: &[&Key]) {
     if !names.is_empty() {
         let _ = writeln!(out, "\nAnd, over what `defaults` says: {}.", names.join(", "));
     }
+}
+
+fn restart(out: &mut String) {
+    let keys: Vec<String> = KEYS.iter().filter(|key| key.row.restart).map(|key| format!("`{}`", key.path)).collect();
+    let _ = write!(
+        out,
+        "\n## Change it while it runs\n\nEvery key takes effect at a [reload](../how-to/reload.md), except these, which need a restart: {}.\n",
+        keys.join(", ")
+    );
 }
 
 fn later(out: &mut String) {

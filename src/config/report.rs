@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use super::files::Source;
 use super::mask;
 use super::tree::Span;
 
@@ -157,6 +158,8 @@ pub struct Report {
     pub source: String,
     /// In file order, errors and warnings mixed.
     pub problems: Vec<Problem>,
+    /// The files that were read to find them.
+    pub files: Vec<Source>,
 }
 
 impl Report {
@@ -167,7 +170,7 @@ impl Report {
             key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
         });
         problems.dedup();
-        Self { file: file.into(), source: source.into(), problems }
+        Self { file: file.into(), source: source.into(), problems, files: Vec::new() }
     }
 
     /// How many of the problems are errors.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::files::Source;
 use super::origin::{Origin, Origins};
 use super::policy::{Policy, at};
 use super::report::{Code, Problem};
@@ -43,6 +44,13 @@ impl Reading<'_> {
     /// A path of the file, relative to the file.
     pub fn path(&self, text: &str) -> PathBuf {
         self.dir.join(text)
+    }
+
+    /// Reads a file that the config names.
+    pub fn file(&mut self, path: &Path) -> std::io::Result<String> {
+        let (source, text) = Source::read(path);
+        self.origins.files.push(source);
+        text
     }
 
     /// Reads one global key; what cannot be read keeps the default.
@@ -140,6 +148,10 @@ fn globals(root: &Node, settings: &mut Settings, reading: &mut Reading<'_>) {
     server.write_timeout = reading.global(root, "server.write_timeout", server.write_timeout, clock);
     server.max_connections =
         reading.global(root, "server.max_connections", server.max_connections, |text| text.parse().ok());
+    let kept = &mut server.idempotency;
+    kept.ttl = reading.global(root, "server.idempotency.ttl", kept.ttl, |text| units::duration(text).ok());
+    kept.max_memory =
+        reading.global(root, "server.idempotency.max_memory", kept.max_memory, |text| units::size(text).ok());
     settings.admin.listen = reading.global(root, "admin.listen", settings.admin.listen, address);
     let drain = &mut settings.drain;
     drain.delay = reading.global(root, "drain.delay", drain.delay, |text| units::duration(text).ok());

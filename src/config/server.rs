@@ -3,8 +3,6 @@
 //! Owns reading the hash files. Invariant: a key is known by its hash alone, and a port that other machines reach asks
 //! for a key unless the file says in so many words that it does not.
 
-use std::fs;
-
 use crate::policy::RateLimits;
 
 use super::policy::at;
@@ -114,7 +112,7 @@ pub fn required(item: &Node, key: &str, what: &str, reading: &mut Reading<'_>) -
 
 fn hash(node: &Node, file: &str, reading: &mut Reading<'_>) -> Option<[u8; 32]> {
     let path = reading.path(file);
-    let text = match fs::read_to_string(&path) {
+    let text = match reading.file(&path) {
         Ok(text) => text,
         Err(error) => {
             reading.problems.push(unreadable(node, file, &error));

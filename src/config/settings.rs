@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::resolve::DATA_PORT;
 use crate::call::Priority;
-use crate::policy::{RateLimits, RouteSettings};
+use crate::policy::{IdempotencySettings, RateLimits, RouteSettings};
 use crate::transport::EndpointSettings;
 
 /// Everything the process runs by.
@@ -49,6 +49,8 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// Client keys; empty lets everybody in.
     pub keys: Vec<ClientKey>,
+    /// Calls that come again with the same `Idempotency-Key`.
+    pub idempotency: IdempotencySettings,
 }
 
 impl Default for ServerSettings {
@@ -63,6 +65,7 @@ impl Default for ServerSettings {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             keys: Vec::new(),
+            idempotency: IdempotencySettings::default(),
         }
     }
 }

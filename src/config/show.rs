@@ -38,6 +38,8 @@ pub fn yaml(settings: &Settings) -> String {
     {
         let _ = writeln!(out, "  {name}_timeout: {}", show_duration(clock));
     }
+    let (ttl, memory) = (show_duration(server.idempotency.ttl), show_size(server.idempotency.max_memory));
+    let _ = writeln!(out, "  idempotency:\n    ttl: {ttl}\n    max_memory: {memory}");
     if server.keys.is_empty() {
         out.push_str("  keys: []\n");
         if !server.listen.ip().is_loopback() {

@@ -9,7 +9,9 @@ use secrecy::ExposeSecret as _;
 
 use super::*;
 use crate::call::{Capability, Priority};
-use crate::policy::settings::{BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts};
+use crate::policy::settings::{
+    BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, Timeouts,
+};
 use crate::policy::{HedgeSettings, ProbeSettings};
 use crate::transport::settings::{Connections, Credential};
 
@@ -363,4 +365,17 @@ fn probes_and_connections_are_read_where_they_belong() {
         settings.endpoints.iter().map(|it| (it.probe.clone(), it.connections)).collect()
     };
     assert_eq!(probes(&again), probes(&settings), "what is shown reads back");
+}
+
+#[test]
+fn what_is_kept_for_keys_is_read() {
+    let with = |server: &str| {
+        let source = format!("version: 1\n{server}endpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}]\n");
+        let settings = text(&source).unwrap_or_else(|report| panic!("{}", report.render(false))).settings;
+        (settings.server.idempotency, show::yaml(&settings))
+    };
+    assert_eq!(with("").0, IdempotencySettings::default());
+    let (kept, shown) = with("server: { idempotency: { ttl: 0s, max_memory: 2MiB } }\n");
+    assert_eq!((kept.ttl.as_secs(), kept.max_memory), (0, 2 << 20));
+    assert!(shown.contains("ttl: 0s") && shown.contains("max_memory: 2MiB"), "{shown}");
 }

@@ -13,7 +13,8 @@ use tower::{Layer, Service};
 use super::Pending;
 use super::state::{Rates, SharedRate};
 use crate::call::{
-    Call, CallError, CallRequest, Class, Failure, Payload, Piece, PieceStream, Reply, Signal, Sink, Surface, Usage,
+    Call, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink, Surface,
+    Usage,
 };
 use crate::clock;
 use crate::policy::rate::{Asked, Cost, Estimate, Expected, Limit, OverLimit};
@@ -72,7 +73,7 @@ where
                 return Box::pin(async move { Err(refusal(&over)) });
             }
         };
-        let mut tab = Tab { rate, estimate, reported: None, events: 0, cost: Some(Cost::Prompt) };
+        let mut tab = Tab { rate, estimate, reported: None, events: 0, is_shared: false, cost: Some(Cost::Prompt) };
         let answer = self.inner.call(request);
         Box::pin(async move {
             match answer.await {
@@ -116,10 +117,12 @@ pub fn refusal(over: &OverLimit) -> CallError {
 
 /// What is held back for one call. If nothing else becomes known, it is that its client left before an answer.
 struct Tab {
-    rate: SharedRate,
+    rate: Arc<SharedRate>,
     estimate: Estimate,
     reported: Option<Usage>,
     events: u64,
+    /// The answer is another call's.
+    is_shared: bool,
     /// What it costs if it ends now; `None` once that is settled.
     cost: Option<Cost>,
 }
@@ -127,9 +130,10 @@ struct Tab {
 impl Tab {
     fn answered(mut self, reply: Reply) -> Reply {
         self.reported = reply.usage;
+        self.is_shared = reply.outcome == Outcome::Cached;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
-                self.settle(Cost::of(self.reported, 0, true));
+                self.settle(self.price(true));
                 Payload::Whole(bytes)
             }
             Payload::Events(pieces) => Payload::Events(Box::pin(Counted { pieces, tab: self })),
@@ -154,12 +158,20 @@ impl Tab {
         }
         self.reported = piece.usage.or(self.reported);
         self.events += u64::from(piece.events);
-        let cost = Cost::of(self.reported, self.events, piece.done);
+        let cost = self.price(piece.done);
         if piece.done {
             // Clients hang up at the marker; the answer is whole all the same.
             self.settle(cost);
         } else {
             self.cost = Some(cost);
+        }
+    }
+
+    /// Tokens of an answer that several calls share are paid for by the one that tells them.
+    fn price(&self, done: bool) -> Cost {
+        match self.reported {
+            None if self.is_shared => Cost::Nothing,
+            reported => Cost::of(reported, self.events, done),
         }
     }
 
@@ -192,7 +204,7 @@ impl Stream for Counted {
             Some(Ok(piece)) => self.tab.saw(piece),
             Some(Err(_)) => {}
             None => {
-                let cost = Cost::of(self.tab.reported, self.tab.events, true);
+                let cost = self.tab.price(true);
                 self.tab.settle(cost);
             }
         }

@@ -14,9 +14,9 @@ struct Entry {
 }
 
 impl Health {
-    /// For each endpoint, whether it is probed. All are up.
-    pub fn new(probed: impl Iterator<Item = bool>) -> Self {
-        Self(probed.map(|probed| Entry { probed, up: AtomicBool::new(true) }).collect())
+    /// For each endpoint, whether it is probed, and whether it is up.
+    pub fn new(endpoints: impl Iterator<Item = (bool, bool)>) -> Self {
+        Self(endpoints.map(|(probed, up)| Entry { probed, up: AtomicBool::new(up) }).collect())
     }
 
     /// Whether nothing speaks against the endpoint; always so of one that is not probed.

@@ -9,6 +9,7 @@ use futures_core::Stream;
 use tower::{Layer, Service};
 
 use super::Pending;
+use super::state::Live;
 use crate::call::{
     CallEnd, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
 };
@@ -19,12 +20,13 @@ use crate::clock;
 pub struct ObserveCallLayer {
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
 }
 
 impl ObserveCallLayer {
-    /// Signals of this route go to `sink`.
-    pub fn new(sink: Arc<dyn Sink>, route: usize) -> Self {
-        Self { sink, route }
+    /// Signals of this route go to `sink`; `live` knows when a shutdown ends what is left.
+    pub fn new(sink: Arc<dyn Sink>, route: usize, live: Live) -> Self {
+        Self { sink, route, live }
     }
 }
 
@@ -32,7 +34,7 @@ impl<S> Layer<S> for ObserveCallLayer {
     type Service = ObserveCall<S>;
 
     fn layer(&self, inner: S) -> ObserveCall<S> {
-        ObserveCall { inner, sink: Arc::clone(&self.sink), route: self.route }
+        ObserveCall { inner, sink: Arc::clone(&self.sink), route: self.route, live: self.live.clone() }
     }
 }
 
@@ -42,6 +44,7 @@ pub struct ObserveCall<S> {
     inner: S,
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
 }
 
 impl<S> Service<CallRequest> for ObserveCall<S>
@@ -63,9 +66,12 @@ where
         let mut guard = Guard {
             sink: Arc::clone(&self.sink),
             route: self.route,
+            live: self.live.clone(),
+            sent: None,
             started: call.started,
             last_event: None,
             ended: false,
+            is_cached: false,
             end: CallEnd {
                 id: call.id.clone(),
                 route: Some(self.route),
@@ -100,9 +106,14 @@ where
 struct Guard {
     sink: Arc<dyn Sink>,
     route: usize,
+    live: Live,
+    /// The status that went out before the body.
+    sent: Option<u16>,
     started: Instant,
     last_event: Option<Instant>,
     ended: bool,
+    /// The answer is another call's: its times say nothing of an endpoint.
+    is_cached: bool,
     end: CallEnd,
 }
 
@@ -112,15 +123,17 @@ impl Guard {
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
         self.end.usage = reply.usage;
-        if reply.trail.is_empty() {
+        self.is_cached = reply.outcome == Outcome::Cached;
+        if reply.trail.is_empty() && !self.is_cached {
             // With failed sends before it, waiting and choosing are part of the time, and not a cost of ours.
             let ours = now.saturating_duration_since(self.started).saturating_sub(reply.queued + reply.upstream);
             self.end.overhead = Some(ours);
         }
+        self.sent = Some(reply.status);
         let outcome = reply.outcome;
         let payload = match reply.payload {
             Payload::Whole(bytes) => {
-                self.end.first = Some(now.saturating_duration_since(self.started));
+                self.end.first = (!self.is_cached).then(|| now.saturating_duration_since(self.started));
                 self.done(reply.status, outcome, None);
                 Payload::Whole(bytes)
             }
@@ -157,7 +170,7 @@ impl Guard {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
         }
-        if piece.events == 0 {
+        if piece.events == 0 || self.is_cached {
             return;
         }
         let now = clock::now();
@@ -177,6 +190,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
+        } else if self.live.is_ended() {
+            // It was not the client who left.
+            self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
         }
         self.end.took = clock::now().saturating_duration_since(self.started);
         self.sink.emit(Signal::CallEnded(Box::new(self.end.clone())));

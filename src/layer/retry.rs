@@ -32,7 +32,7 @@ pub struct Around {
     /// The endpoints' names, as numbered in the settings.
     pub names: Arc<Vec<String>>,
     /// One per target of the route.
-    pub budgets: Arc<Vec<SharedBudget>>,
+    pub budgets: Arc<Vec<Arc<SharedBudget>>>,
     /// Who is held back.
     pub breakers: Breakers,
     /// Who is down, by its probes.

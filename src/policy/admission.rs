@@ -8,12 +8,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod members;
+
 use super::balance::{Candidate, Pick, cost, pick, within_bound};
 use super::latency::Latency;
 use super::limiter::{Limiter, Sample};
 use super::queue::{Arrival, Queue, Waiting};
 use super::settings::Concurrency;
 use crate::call::Priority;
+use members::Free;
 
 /// A queue holds at least this many, however low the limits are.
 const SHORTEST_QUEUE: usize = 8;
@@ -131,10 +134,12 @@ pub struct Grant {
 }
 
 /// All endpoints and all pools.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Admission {
     endpoints: Vec<Endpoint>,
     pools: Vec<Pool>,
+    /// Numbers that stand for nothing now.
+    free: Free,
     next_id: u64,
 }
 
@@ -171,19 +176,14 @@ struct Pool {
 impl Admission {
     /// Nothing in flight, nobody waiting. `pools` name their endpoints by number.
     pub fn new(endpoints: &[Concurrency], pools: &[Vec<usize>]) -> Self {
-        let endpoint = |settings: &Concurrency| Endpoint {
-            limiter: Limiter::new(*settings),
-            in_use: 0,
-            work: 0,
-            latency: Latency::default(),
-            stay: None,
-        };
-        let pool = |endpoints: &Vec<usize>| Pool { endpoints: endpoints.clone(), queue: Queue::default() };
-        Self {
-            endpoints: endpoints.iter().map(endpoint).collect(),
-            pools: pools.iter().map(pool).collect(),
-            next_id: 0,
+        let mut admission = Self::default();
+        for endpoint in endpoints {
+            admission.add_endpoint(*endpoint);
         }
+        for pool in pools {
+            admission.add_pool(pool.clone());
+        }
+        admission
     }
 
     /// Asks for a place. `samples` are uniform in `0..1`; the third jitters what a refused one is told.

@@ -7,6 +7,7 @@
 //! what was let through before the circuit opened last says nothing.
 
 mod group;
+mod outlive;
 mod window;
 
 use std::time::{Duration, Instant};

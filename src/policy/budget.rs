@@ -38,6 +38,11 @@ impl Budget {
         Self { ratio, origin: now, buckets: [Bucket::default(); BUCKETS] }
     }
 
+    /// Another ratio from now on; what was sent and repeated is remembered.
+    pub fn set_ratio(&mut self, ratio: f64) {
+        self.ratio = ratio;
+    }
+
     /// A first send was made: it pays for `ratio` of a repeat.
     pub fn deposit(&mut self, now: Instant) {
         let firsts = &mut self.bucket(now).firsts;
@@ -111,6 +116,18 @@ impl Budget {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn another_ratio_forgets_nothing() {
+        let now = Instant::now();
+        let mut budget = Budget::new(0.5, now);
+        (0..10).for_each(|_| budget.deposit(now));
+        assert!((0..8).all(|_| budget.withdraw(now)));
+        budget.set_ratio(0.2);
+        assert!(!budget.withdraw(now), "8 are spent, 5 would be allowed");
+        budget.set_ratio(1.0);
+        assert!((0..5).all(|_| budget.withdraw(now)) && !budget.withdraw(now));
+    }
 
     #[test]
     fn the_floor_needs_no_traffic_and_a_zero_ratio_has_none() {

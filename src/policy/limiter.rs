@@ -70,6 +70,18 @@ impl Limiter {
         }
     }
 
+    /// Other settings: what was learnt stays, within them. Another mode begins anew, for nothing is learnt under `fixed`.
+    pub fn set(&mut self, settings: Concurrency) {
+        if settings.mode != self.mode {
+            let slots = self.slots;
+            *self = Self::new(settings);
+            slots.into_iter().for_each(|slots| self.slots(slots as usize));
+            return;
+        }
+        self.max = f64::from(settings.max.max(1));
+        self.limit = if self.mode == Mode::Fixed { self.max } else { self.limit.min(self.ceiling()) };
+    }
+
     /// Whether nothing has been found out yet: no excess met, no slots told.
     pub fn is_unlearnt(&self) -> bool {
         self.mode == Mode::Adaptive && self.slow_start

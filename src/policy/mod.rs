@@ -9,6 +9,7 @@ pub mod budget;
 pub mod capability;
 pub mod glob;
 pub mod hedge;
+pub mod idempotency;
 pub mod latency;
 pub mod limiter;
 pub mod patience;
@@ -24,11 +25,12 @@ pub use admission::{Admission, Answer, Ask, Grant, Refusal, Shed};
 pub use budget::Budget;
 pub use capability::Supports;
 pub use hedge::{HedgeSettings, Hedger};
+pub use idempotency::{Conflict, Idempotency, Ticket, Verdict as KeyVerdict};
 pub use limiter::{Limiter, Sample};
 pub use plan::{Plan, Step, Terms};
 pub use probe::ProbeSettings;
 pub use rate::{Rate, RateLimits};
 pub use settings::{
-    Backoff, BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, RouteSettings, Spread, Target,
-    Timeouts,
+    Backoff, BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings,
+    RouteSettings, Spread, Target, Timeouts,
 };

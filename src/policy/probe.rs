@@ -59,6 +59,12 @@ impl Probe {
         Self { fail_after: settings.fail_after, ok_after: settings.ok_after, up: true, against: 0 }
     }
 
+    /// What was known before.
+    #[must_use]
+    pub fn known(self, up: bool) -> Self {
+        Self { up, ..self }
+    }
+
     /// A probe passed or failed. Returns whether the endpoint has turned.
     pub fn told(&mut self, passed: bool) -> bool {
         if passed == self.up {

@@ -177,6 +177,15 @@ impl Rate {
         Self { requests: bucket(limits.requests), tokens: bucket(limits.tokens), usual: FIRST_OUTPUT }
     }
 
+    /// Other limits from now on: one that is what it was goes on where it stands, another begins full.
+    pub fn set(&mut self, limits: RateLimits, now: Instant) {
+        for (bucket, limit) in [(&mut self.requests, limits.requests), (&mut self.tokens, limits.tokens)] {
+            if bucket.as_ref().map(Bucket::limit) != limit {
+                *bucket = limit.map(|limit| Bucket::new(limit, now));
+            }
+        }
+    }
+
     /// What a call is thought to cost.
     pub fn estimate(&self, asked: &Asked) -> Estimate {
         let choices = asked.choices.max(1);

@@ -135,6 +135,21 @@ impl Default for Concurrency {
     }
 }
 
+/// Answers that are kept for calls that come again with the same `Idempotency-Key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencySettings {
+    /// How long a finished answer is kept; zero keeps none and joins nothing.
+    pub ttl: Duration,
+    /// Bytes kept for all keys together.
+    pub max_memory: usize,
+}
+
+impl Default for IdempotencySettings {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(600), max_memory: 64 << 20 }
+    }
+}
+
 /// How long a send waits for a free place at its target, unless the config says otherwise.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 

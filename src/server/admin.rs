@@ -1,6 +1,7 @@
 //! The admin port: metrics for Prometheus, probes for whoever runs us, the state of things as JSON, and a hand on the
 //! breakers for whoever sits at this machine.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,14 +13,15 @@ use http::header::{CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use super::Gateway;
 use super::accept::Peer;
+use super::reload::unix;
+use super::{Current, Gateway};
 use crate::call::{BreakerState, Lack};
 use crate::clock;
 use crate::layer::state::CircuitView;
 
 /// Everything on the admin port.
-pub fn router(gateway: Arc<Gateway>) -> Router {
+pub fn router(current: Current) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -28,8 +30,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(status))
         .route("/api/v1/breakers/{name}/{what}", post(breaker))
+        .route("/api/v1/reload", post(reload))
+        .route("/api/v1/drain", post(drain))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found; see / for what there is\n") })
-        .with_state(gateway)
+        .with_state(current)
 }
 
 async fn index(State(gateway): State<Arc<Gateway>>) -> String {
@@ -37,7 +41,9 @@ async fn index(State(gateway): State<Arc<Gateway>>) -> String {
     format!(
         "outrigger {}\n\nOPENAI_BASE_URL={base}\n\n/metrics        for Prometheus\n/livez          this process turns\n\
          /readyz         ready for calls (?verbose)\n/api/v1/status  routes and endpoints as JSON\n\
-         /api/v1/breakers/NAME/{{open,close,auto}}  POST, from this machine\n",
+         /api/v1/breakers/NAME/{{open,close,auto}}  POST, from this machine\n\
+         /api/v1/reload  POST, from this machine: reads the config again\n\
+         /api/v1/drain   POST, from this machine: stops as at SIGTERM\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -54,6 +60,9 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let slots = &gateway.stacks.slots;
     for endpoint in 0..gateway.settings.endpoints.len() {
         gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));
+        for circuit in gateway.stacks.breakers.view(endpoint, now) {
+            gateway.metrics.breaker_is(endpoint, circuit.route, circuit.state);
+        }
     }
     for route in 0..gateway.settings.routes.len() {
         gateway.metrics.load.queue_depth(route, slots.waiting_of(route));
@@ -134,6 +143,11 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "uptime_s": now.saturating_duration_since(gateway.started).as_secs(),
         "draining": gateway.stop.is_draining(),
         "calls_in_flight": gateway.live.count(),
+        "config": {
+            "hash": gateway.loaded.hash,
+            "loaded_at": unix(gateway.loaded.at),
+            "last_reload": gateway.reloads.last(),
+        },
         "buffered_bytes": gateway.memory.held(),
         "routes": routes,
         "endpoints": endpoints,
@@ -194,9 +208,8 @@ async fn breaker(
     Path((name, what)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    // A page in a browser on this machine comes from here too, but it says where it is from.
-    if !peer.ip().to_canonical().is_loopback() || headers.contains_key(ORIGIN) {
-        return (StatusCode::FORBIDDEN, "only from this machine, and not from a page in a browser\n").into_response();
+    if let Err(refusal) = from_here(peer, &headers) {
+        return refusal.into_response();
     }
     let to = match what.as_str() {
         "open" => Some(BreakerState::ForcedOpen),
@@ -211,4 +224,47 @@ async fn breaker(
     let mut told = told(&gateway, number);
     told["name"] = json!(name);
     Json(told).into_response()
+}
+
+/// What changes anything is for whoever sits at this machine.
+fn from_here(peer: SocketAddr, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    // A page in a browser on this machine comes from here too, but it says where it is from.
+    if peer.ip().to_canonical().is_loopback() && !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    Err((StatusCode::FORBIDDEN, "only from this machine, and not from a page in a browser\n"))
+}
+
+async fn reload(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refusal) = from_here(peer, &headers) {
+        return refusal.into_response();
+    }
+    match gateway.reloads.again().await {
+        Ok(done) => Json(json!({
+            "changed": done.changed,
+            "hash": done.hash,
+            "warnings": done.warnings,
+            "needs_restart": done.needs_restart,
+        }))
+        .into_response(),
+        Err(refused) if refused.bad_config => (StatusCode::UNPROCESSABLE_ENTITY, refused.said).into_response(),
+        Err(refused) => (StatusCode::CONFLICT, refused.said).into_response(),
+    }
+}
+
+async fn drain(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refusal) = from_here(peer, &headers) {
+        return refusal.into_response();
+    }
+    gateway.stop.wish();
+    let told = json!({ "draining": true, "calls_in_flight": gateway.live.count() });
+    (StatusCode::ACCEPTED, Json(told)).into_response()
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use tower::ServiceExt;
 
-use super::{Gateway, auth, models, request, respond};
+use super::{Gateway, auth, models, options, request, respond};
 use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload};
 use crate::layer::admit;
 use crate::layer::state::LiveGuard;
@@ -18,6 +19,17 @@ use crate::{call::Call, clock};
 
 /// Any request on the data port.
 pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) -> Response {
+    let stop = gateway.stop.clone();
+    let keeps_alive = request.version() <= Version::HTTP_11;
+    let mut response = answer(gateway, request).await;
+    if keeps_alive && stop.is_draining() {
+        // Whoever asks next is to connect to somebody who stays.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(gateway: Arc<Gateway>, request: Request<Body>) -> Response {
     let started = clock::now();
     let live = gateway.live.enter();
     let (parts, body) = request.into_parts();
@@ -36,15 +48,21 @@ pub async fn any(State(gateway): State<Arc<Gateway>>, request: Request<Body>) ->
         Ok(key) => key,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
+    let honoured = surface.has_model() && !gateway.settings.server.idempotency.ttl.is_zero();
+    let idempotency_key = match honoured.then(|| options::idempotency_key(&parts.headers)).transpose() {
+        Ok(key) => key.flatten(),
+        Err(error) => return refuse(&gateway, surface, started, error),
+    };
     let wanted_model = rest.strip_prefix("/models/").map(str::to_owned);
     let rate = gateway.stacks.rates.of(key.map(|key| key.name.as_str()));
     let server = &gateway.settings.server;
     let (memory, sink, by) = (&gateway.memory, gateway.sink.as_ref(), started + longest(&gateway));
     let door = request::Door { server, key, memory, sink, by };
-    let (call, upload) = match request::read(parts, body, surface, door, started).await {
+    let (mut call, upload) = match request::read(parts, body, surface, door, started).await {
         Ok(read) => read,
         Err(error) => return refuse(&gateway, surface, started, error),
     };
+    call.idempotency_key = idempotency_key;
     let mut response = called(&gateway, call, upload, wanted_model.as_deref(), live).await;
     if let Some(rate) = rate {
         respond::limits(response.headers_mut(), rate.standing(clock::now()));

@@ -77,6 +77,25 @@ pub fn take(headers: &mut HeaderMap) -> Result<Asked, CallError> {
     Ok(asked)
 }
 
+/// The client's `Idempotency-Key`, which travels on.
+///
+/// # Errors
+/// `bad_request` naming the header, when it is not one text of 1 to 255 visible ASCII characters.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<HeaderValue>, CallError> {
+    const NAME: &str = "idempotency-key";
+    let mut keys = headers.get_all(NAME).iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let is_visible = key.as_bytes().iter().all(u8::is_ascii_graphic);
+    let what = match key.len() {
+        _ if keys.next().is_some() => "comes more than once",
+        0 => "is empty",
+        1..=255 if is_visible => return Ok(Some(key.clone())),
+        1..=255 => "has characters other than visible ASCII",
+        _ => "is longer than 255 characters",
+    };
+    Err(CallError::local(Class::BadRequest, format!("the header `{NAME}` {what}")).at(NAME))
+}
+
 fn bad(name: &http::HeaderName, value: &str, expected: &str) -> CallError {
     let shown: String = value.chars().take(40).collect();
     CallError::local(Class::BadRequest, format!("the header `{name}` is `{shown}`; it takes {expected}"))
@@ -151,6 +170,25 @@ mod tests {
             let error = take(&mut headers(&[(name, value)])).unwrap_err();
             assert_eq!((error.class, error.param.as_deref()), (Class::BadRequest, Some(name)), "{value}");
             assert!(error.message.contains(name), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_short_visible_text() {
+        let key = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            values.iter().for_each(|value| {
+                headers.append("idempotency-key", HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            });
+            idempotency_key(&headers).map(|key| key.map(|key| key.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(key(&[]).unwrap(), None);
+        for good in ["a", "8e03978e-40d5-43e8-bc93-6894a57f9324", "~!x", &"k".repeat(255)] {
+            assert_eq!(key(&[good]).unwrap().as_deref(), Some(good));
+        }
+        for bad in [&[""][..], &["a b"], &["a\tb"], &["\u{fc}"], &[&"k".repeat(256)], &["a", "a"]] {
+            let error = key(bad).unwrap_err();
+            assert_eq!((error.class, error.param.as_deref()), (Class::BadRequest, Some("idempotency-key")), "{bad:?}");
         }
     }
 

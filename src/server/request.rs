@@ -135,6 +135,7 @@ pub async fn read(
         client_retry: asked.client_retry,
         traceparent,
         key_name: door.key.map(|key| Arc::from(key.name.as_str())),
+        idempotency_key: None,
     };
     Ok((call, upload))
 }

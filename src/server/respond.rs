@@ -150,7 +150,8 @@ pub fn error(id: &str, surface: Surface, route: Option<&str>, error: &CallError)
     if !headers.contains_key(REQUEST_ID) {
         put(&mut headers, REQUEST_ID, id);
     }
-    if matches!(status, 429 | 503) && !headers.contains_key(RETRY_AFTER) {
+    let ours = status == 409 && error.original.is_none();
+    if (ours || matches!(status, 429 | 503)) && !headers.contains_key(RETRY_AFTER) {
         let wait = error.retry_after.unwrap_or(Duration::from_secs(1));
         put(&mut headers, RETRY_AFTER, &wait.as_secs_f64().ceil().max(1.0).to_string());
     }

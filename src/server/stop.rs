@@ -18,9 +18,20 @@ struct Inner {
     draining: AtomicBool,
     cut: AtomicBool,
     cutting: Arc<Notify>,
+    wished: Notify,
 }
 
 impl Stop {
+    /// Asks for the shutdown to begin, as a signal does.
+    pub fn wish(&self) {
+        self.0.wished.notify_one();
+    }
+
+    /// Resolves when it was asked for.
+    pub async fn wished(&self) {
+        self.0.wished.notified().await;
+    }
+
     /// From now on the readiness probe says no.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec};
 
-use super::metrics::Adder;
+use super::families::Adder;
 
 /// Handles of all of them.
 pub struct HealthMetrics {
@@ -18,7 +18,8 @@ impl HealthMetrics {
         let lookups =
             add.counters("outrigger_dns_lookups_total", "Lookups of an endpoint's name.", &["endpoint", "result"])?;
         let probes = add.counters("outrigger_probes_total", "Probes of an endpoint.", &["endpoint", "result"])?;
-        let up = add.gauges("outrigger_probe_up", "0 when an endpoint's probes say that it is down.", &["endpoint"])?;
+        let up =
+            add.readings("outrigger_probe_up", "0 when an endpoint's probes say that it is down.", &["endpoint"])?;
         for endpoint in endpoints {
             for result in [OK, FAILED] {
                 lookups.with_label_values(&[endpoint.as_str(), result]);
@@ -28,12 +29,12 @@ impl HealthMetrics {
     }
 
     /// An endpoint is probed: from now on it has its series.
-    pub fn probed(&self, endpoint: usize) {
+    pub fn probed(&self, endpoint: usize, up: bool) {
         let Some(name) = self.endpoints.get(endpoint) else { return };
         for result in [OK, FAILED] {
             self.probes.with_label_values(&[name.as_str(), result]);
         }
-        self.up.with_label_values(&[name]).set(1);
+        self.up.with_label_values(&[name]).set(i64::from(up));
     }
 
     /// A name was looked up. Told once when lookups begin to fail, once when they succeed again.

@@ -5,7 +5,7 @@
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::Adder;
+use super::families::Adder;
 use crate::call::Priority;
 use crate::policy::Shed;
 use crate::policy::balance::Pick;
@@ -38,9 +38,9 @@ impl LoadMetrics {
     /// Every series of them, present at zero.
     pub(super) fn new(add: &Adder<'_>, routes: &[String], endpoints: &[String]) -> prometheus::Result<Self> {
         let limit =
-            add.gauges("outrigger_concurrency_limit", "Sends an endpoint may have in flight.", &["endpoint"])?;
-        let in_use = add.gauges("outrigger_concurrency_in_use", "Sends an endpoint has in flight.", &["endpoint"])?;
-        let depth = add.gauges("outrigger_queue_depth", "Sends that wait for a place now.", &["route"])?;
+            add.readings("outrigger_concurrency_limit", "Sends an endpoint may have in flight.", &["endpoint"])?;
+        let in_use = add.readings("outrigger_concurrency_in_use", "Sends an endpoint has in flight.", &["endpoint"])?;
+        let depth = add.readings("outrigger_queue_depth", "Sends that wait for a place now.", &["route"])?;
         let wait = add.histograms(
             "outrigger_queue_wait_seconds",
             "How long sends waited that had to wait for a place.",

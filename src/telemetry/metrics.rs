@@ -3,12 +3,12 @@
 
 use prometheus::core::{AtomicU64, GenericCounter};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use super::{HealthMetrics, LoadMetrics, OnwardMetrics};
-use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Verdict};
+use super::families::Adder;
+use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics, OnwardMetrics};
+use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
 const NO_ROUTE: &str = "none";
@@ -21,7 +21,7 @@ const GAPS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 const OVERHEAD: &[f64] = &[0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5];
 const SENDS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0];
 
-/// All metrics of the process.
+/// All metrics of the process, with handles for the names of one generation of settings.
 pub struct Metrics {
     registry: Registry,
     calls: IntCounterVec,
@@ -29,6 +29,7 @@ pub struct Metrics {
     attempts: IntCounterVec,
     interruptions: IntCounterVec,
     tokens: IntCounterVec,
+    repeated: IntCounterVec,
     breakers: Breakers,
     routes: Vec<RouteMetrics>,
     endpoints: Vec<String>,
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub load: LoadMetrics,
     /// Sends to further targets and beside late ones.
     pub onward: OnwardMetrics,
+    /// The config that runs.
+    pub config: ConfigMetrics,
     /// What is learnt of the endpoints beside the calls.
     pub health: HealthMetrics,
 }
@@ -53,13 +56,19 @@ struct RouteMetrics {
 }
 
 impl Metrics {
-    /// Metrics for these routes and endpoints, every series of them present at zero.
+    /// Metrics for these routes and endpoints, every series of them present, at zero unless it was there before.
+    /// `loaded` is the hash of the config they come from, and when it was loaded in Unix time.
     ///
     /// # Errors
-    /// A name is registered twice: a fault in this file.
-    pub fn new(routes: &[String], endpoints: &[String], config_hash: &str) -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let add = Adder(&registry);
+    /// A name is registered as two things: a fault in this file.
+    pub fn new(
+        families: &mut Families,
+        routes: &[String],
+        endpoints: &[String],
+        loaded: (&str, f64),
+    ) -> prometheus::Result<Self> {
+        let registry = families.registry().clone();
+        let add = Adder::new(families);
         let calls = add.counters("outrigger_calls_total", "Calls ended.", &["route", "outcome", "class"])?;
         let durations = add.histograms(
             "outrigger_call_duration_seconds",
@@ -82,11 +91,8 @@ impl Metrics {
         )?;
         let per_call = add.histograms("outrigger_attempts_per_call", "Sends upstream per call.", &["route"], SENDS)?;
         let in_flight = add.gauges("outrigger_calls_in_flight", "Calls now.", &["route"])?;
-        let budget = GaugeVec::new(
-            Opts::new("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left."),
-            &["route"],
-        )?;
-        registry.register(Box::new(budget.clone()))?;
+        let budget =
+            add.ratios("outrigger_retry_budget_remaining_ratio", "Share of the retry budget left.", &["route"])?;
         let attempts = add.counters("outrigger_attempts_total", "Sends ended.", &["endpoint", "kind", "class"])?;
         let interruptions = add.counters(
             "outrigger_stream_interruptions_total",
@@ -94,15 +100,12 @@ impl Metrics {
             &["endpoint", "phase"],
         )?;
         let tokens = add.counters("outrigger_tokens_total", "Tokens.", &["route", "direction", "source"])?;
+        let repeated = repeats(&add, routes)?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
         let onward = OnwardMetrics::new(&add, routes)?;
+        let config = ConfigMetrics::new(&add, loaded.0, loaded.1)?;
         let health = HealthMetrics::new(&add, endpoints)?;
-        let reload_ok =
-            IntGauge::new("outrigger_config_last_reload_successful", "1 when the config that runs is the newest.")?;
-        registry.register(Box::new(reload_ok.clone()))?;
-        reload_ok.set(1);
-        add.info("outrigger_config_info", "The config that runs, by hash.", "hash", config_hash)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
 
         for route in routes.iter().map(String::as_str).chain([NO_ROUTE]) {
@@ -110,17 +113,10 @@ impl Metrics {
                 calls.with_label_values(&[route, Outcome::Failed.as_str(), class.as_str()]);
             }
         }
-        for endpoint in endpoints {
-            for kind in AttemptKind::ALL {
-                attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
-            }
-            for phase in ["before_first", "mid"] {
-                interruptions.with_label_values(&[endpoint.as_str(), phase]);
-            }
-        }
+        sends_at_zero(endpoints, &attempts, &interruptions);
         let per_route = routes.iter().map(|name| {
             let route = [name.as_str()];
-            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback] {
+            for outcome in [Outcome::Ok, Outcome::Retried, Outcome::Hedged, Outcome::Fallback, Outcome::Cached] {
                 calls.with_label_values(&[name.as_str(), outcome.as_str(), NO_CLASS]);
             }
             calls.with_label_values(&[name.as_str(), Outcome::Cancelled.as_str(), Class::ClientDisconnect.as_str()]);
@@ -149,11 +145,13 @@ impl Metrics {
             attempts,
             interruptions,
             tokens,
+            repeated,
             breakers,
             routes,
             endpoints: endpoints.to_vec(),
             load,
             onward,
+            config,
             health,
         })
     }
@@ -212,14 +210,37 @@ impl Metrics {
     /// A breaker went from one state to another.
     pub fn breaker(&self, change: &BreakerChange) {
         let Some(endpoint) = self.endpoints.get(change.endpoint).map(String::as_str) else { return };
-        let route = change.route.and_then(|route| self.routes.get(route)).map(|route| route.name.as_str());
-        self.breakers.changed(endpoint, route, change);
+        self.breakers.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
+    }
+
+    /// What a breaker is at this moment; with a route, the route's own circuit.
+    pub fn breaker_is(&self, endpoint: usize, route: Option<usize>, is: BreakerState) {
+        let Some(endpoint) = self.endpoints.get(endpoint).map(String::as_str) else { return };
+        match (route, self.route(route)) {
+            (None, _) => {
+                for one in BreakerState::ALL {
+                    self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
+                }
+            }
+            (Some(_), Some(route)) => {
+                let open = i64::from(is != BreakerState::Closed);
+                self.breakers.routes.with_label_values(&[endpoint, route.name.as_str()]).set(open);
+            }
+            (Some(_), None) => {}
+        }
     }
 
     /// The gap between two model events.
     pub fn gap(&self, route: usize, seconds: f64) {
         if let Some(route) = self.routes.get(route) {
             route.inter_token.observe(seconds);
+        }
+    }
+
+    /// A call came with a key that was known already.
+    pub fn repeated(&self, route: usize, result: Repeated) {
+        if let Some(route) = self.routes.get(route) {
+            self.repeated.with_label_values(&[route.name.as_str(), result.as_str()]).inc();
         }
     }
 
@@ -246,7 +267,7 @@ impl Metrics {
 }
 
 /// A route's gauge of its budget, full.
-fn full(budgets: &GaugeVec, route: &[&str]) -> Gauge {
+fn full(budgets: &prometheus::GaugeVec, route: &[&str]) -> Gauge {
     let budget = budgets.with_label_values(route);
     budget.set(1.0);
     budget
@@ -261,13 +282,13 @@ struct Breakers {
 
 impl Breakers {
     fn new(add: &Adder<'_>, endpoints: &[String]) -> prometheus::Result<Self> {
-        let state = add.gauges("outrigger_breaker_state", "1 for what the breaker is.", &["endpoint", "state"])?;
+        let state = add.readings("outrigger_breaker_state", "1 for what the breaker is.", &["endpoint", "state"])?;
         let transitions = add.counters(
             "outrigger_breaker_transitions_total",
             "Changes of state of an endpoint's breaker, circuits of single routes included.",
             &["endpoint", "to", "reason"],
         )?;
-        let routes = add.gauges(
+        let routes = add.readings(
             "outrigger_breaker_route_open",
             "1 while a route's own circuit holds back its sends to an endpoint that several routes share.",
             &["endpoint", "route"],
@@ -283,50 +304,28 @@ impl Breakers {
         }
         Ok(Self { state, transitions, routes })
     }
+}
 
-    fn changed(&self, endpoint: &str, route: Option<&str>, change: &BreakerChange) {
-        self.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
-        if let Some(route) = route {
-            let open = i64::from(change.to != BreakerState::Closed);
-            return self.routes.with_label_values(&[endpoint, route]).set(open);
+/// The series of sends that exist from the start.
+fn sends_at_zero(endpoints: &[String], attempts: &IntCounterVec, interruptions: &IntCounterVec) {
+    for endpoint in endpoints {
+        for kind in AttemptKind::ALL {
+            attempts.with_label_values(&[endpoint.as_str(), kind.as_str(), Verdict::Ok.as_str()]);
         }
-        for one in BreakerState::ALL {
-            self.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == change.to));
+        for phase in ["before_first", "mid"] {
+            interruptions.with_label_values(&[endpoint.as_str(), phase]);
         }
     }
 }
 
-/// Creates and registers in one step.
-pub(super) struct Adder<'a>(&'a Registry);
-
-impl Adder<'_> {
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+/// What became of calls whose key was known, every series of it present at zero.
+fn repeats(add: &Adder<'_>, routes: &[String]) -> prometheus::Result<IntCounterVec> {
+    let told = "Calls whose Idempotency-Key was known already.";
+    let repeated = add.counters("outrigger_idempotency_total", told, &["route", "result"])?;
+    for route in routes {
+        for result in Repeated::ALL {
+            repeated.with_label_values(&[route.as_str(), result.as_str()]);
+        }
     }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    pub(super) fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn info(&self, name: &str, help: &str, label: &str, value: &str) -> prometheus::Result<()> {
-        let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-        metric.with_label_values(&[value]).set(1);
-        self.0.register(Box::new(metric))
-    }
+    Ok(repeated)
 }

@@ -3,7 +3,7 @@
 use prometheus::IntCounterVec;
 use prometheus::core::{AtomicU64, GenericCounter};
 
-use super::metrics::Adder;
+use super::families::Adder;
 use crate::call::{Class, Lack, Retry};
 use crate::policy::hedge::Hedged;
 

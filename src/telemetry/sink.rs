@@ -89,6 +89,7 @@ impl Sink for Telemetry {
             Signal::HedgeWasted { route, tokens } => self.metrics.onward.wasted(route, tokens),
             Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
+            Signal::Repeated { route, result } => self.metrics.repeated(route, result),
             Signal::Shed { route, reason, priority } => self.metrics.load.shed(route, reason, priority),
             Signal::Lookup { endpoint, trouble, turned, known } => {
                 self.metrics.health.lookup(endpoint, trouble.as_deref(), turned, known);

@@ -43,27 +43,50 @@ struct Inner {
 }
 
 impl Leaf {
-    /// Prepares an endpoint; `told` hears of its name lookups.
+    /// Prepares an endpoint; `told` hears of its name lookups. One that is reached as `before` was keeps its connections,
+    /// and whoever heard of them.
     ///
     /// # Errors
     /// The credential cannot stand in a header.
-    pub fn new(settings: EndpointSettings, dialler: &Dialler, told: Told) -> anyhow::Result<Self> {
-        let client = HttpClient::new(dialler, &settings, told);
-        let secret = |text: String| {
-            let mut value = HeaderValue::from_str(&text)
-                .map_err(|_| anyhow::anyhow!("endpoint `{}`: its key cannot stand in a header", settings.name))?;
-            value.set_sensitive(true);
-            Ok::<_, anyhow::Error>(value)
+    pub fn new(
+        settings: EndpointSettings,
+        dialler: &Dialler,
+        told: Told,
+        before: Option<&Leaf>,
+    ) -> anyhow::Result<Self> {
+        let (bearer, bare) = keys(&settings)?;
+        let client = match before.filter(|before| settings.is_reached_as(&before.0.settings)) {
+            Some(before) => before.0.client.clone(),
+            None => HttpClient::new(dialler, &settings, told),
         };
-        let key = match &settings.credential {
-            Credential::None => None,
-            Credential::Key(key) | Credential::File { key, .. } => Some(key.expose_secret()),
-        };
-        let bearer = key.map(|key| secret(format!("Bearer {key}"))).transpose()?;
-        let bare = key.map(|key| secret(key.to_owned())).transpose()?;
         let is_anthropic = dialect::detect(settings.dialect, &settings.url, &HeaderMap::new()) == Dialect::Anthropic;
         Ok(Self(Arc::new(Inner { client, settings, bearer, bare, is_anthropic })))
     }
+
+    /// Whether [`Leaf::new`] can succeed.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(settings: &EndpointSettings) -> anyhow::Result<()> {
+        keys(settings).map(drop)
+    }
+}
+
+/// The credential as a bearer token, and bare.
+fn keys(settings: &EndpointSettings) -> anyhow::Result<(Option<HeaderValue>, Option<HeaderValue>)> {
+    let secret = |text: String| {
+        let mut value = HeaderValue::from_str(&text)
+            .map_err(|_| anyhow::anyhow!("endpoint `{}`: its key cannot stand in a header", settings.name))?;
+        value.set_sensitive(true);
+        Ok::<_, anyhow::Error>(value)
+    };
+    let key = match &settings.credential {
+        Credential::None => None,
+        Credential::Key(key) | Credential::File { key, .. } => Some(key.expose_secret()),
+    };
+    let bearer = key.map(|key| secret(format!("Bearer {key}"))).transpose()?;
+    let bare = key.map(|key| secret(key.to_owned())).transpose()?;
+    Ok((bearer, bare))
 }
 
 impl Service<Attempt> for Leaf {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::dialect::Dialect;
 use crate::policy::{BreakerSettings, Concurrency, ProbeSettings, Supports, Timeouts};
@@ -68,5 +68,18 @@ pub struct Connections {
 impl Default for Connections {
     fn default() -> Self {
         Self { max_age: Duration::from_secs(300), dns_refresh: Duration::from_secs(30) }
+    }
+}
+
+impl EndpointSettings {
+    /// Whether a connection that was made for `other` serves this one too.
+    pub fn is_reached_as(&self, other: &Self) -> bool {
+        let key = |it: &Self| match &it.credential {
+            Credential::None => None,
+            Credential::Key(key) | Credential::File { key, .. } => Some(key.expose_secret().to_owned()),
+        };
+        let (dial, other_dial) =
+            ((self.timeouts.connect, self.connections), (other.timeouts.connect, other.connections));
+        self.url == other.url && dial == other_dial && key(self) == key(other)
     }
 }

@@ -1,6 +1,7 @@
 //! The breakers of all endpoints, and who else could be asked instead. What opens and closes one is
 //! `policy/breaker.rs`'s.
 //!
+//! What outlives a generation of settings is the [`Fuse`] of each endpoint; who shares it with whom is the generation's.
 //! Invariant: a send that was let through is judged once, or gives its place back when it is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,21 +17,53 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Nor is one that took less than so many times what is usual in its pool.
 const SLOWER: u32 = 5;
 
-/// The breakers of all endpoints. No two of them are ever locked at the same time.
+/// The breakers of all endpoints, as one generation of settings numbers them. No two of them are ever locked at the same
+/// time.
 #[derive(Clone)]
 pub struct Breakers(Arc<Inner>);
 
 struct Inner {
     endpoints: Vec<Slot>,
-    /// Targets of each route, to know who else can be asked.
-    routes: Vec<Vec<Target>>,
+    routes: Vec<Route>,
     sink: Arc<dyn Sink>,
 }
 
 struct Slot {
-    circuits: Mutex<Circuits>,
+    fuse: Arc<Fuse>,
     /// Whether a credential that is refused there is ours.
     ours: bool,
+}
+
+/// One route, as far as breakers care.
+pub struct Route {
+    /// What its circuits are called in every generation.
+    pub number: Arc<usize>,
+    /// Its targets, to know who else can be asked.
+    pub targets: Vec<Target>,
+}
+
+/// The circuits of one endpoint with one credential, whatever the settings around it.
+#[derive(Debug)]
+pub struct Fuse(Mutex<Circuits>);
+
+impl Fuse {
+    /// Closed circuits, except that what an operator said of the endpoint by this name still holds.
+    pub fn new(settings: BreakerSettings, forced: Option<BreakerState>, now: Instant) -> Self {
+        let mut circuits = Circuits::new(settings, &[], now);
+        if forced.is_some() {
+            circuits.force(forced, &mut Vec::new());
+        }
+        Self(Mutex::new(circuits))
+    }
+
+    /// What an operator said of it.
+    pub fn forced(&self) -> Option<BreakerState> {
+        self.lock().forced()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Circuits> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
 /// What a send that was let through is to its breaker. Dropped without a verdict, it gives its place back.
@@ -58,20 +91,28 @@ pub struct CircuitView {
 }
 
 impl Breakers {
-    /// For each endpoint its settings and whether its credential is ours; for each route its targets.
+    /// For each endpoint its circuits, which get these settings and routes now, and whether its credential is ours.
     pub fn new(
-        endpoints: Vec<(BreakerSettings, bool)>,
-        routes: Vec<Vec<Target>>,
+        endpoints: Vec<(Arc<Fuse>, BreakerSettings, bool)>,
+        routes: Vec<Route>,
         sink: Arc<dyn Sink>,
         now: Instant,
     ) -> Self {
-        let uses = |route: &[Target], endpoint: usize| route.iter().any(|target| target.endpoints.contains(&endpoint));
-        let slot = |(number, (settings, ours)): (usize, (BreakerSettings, bool))| {
-            let routes: Vec<usize> = (0..routes.len()).filter(|route| uses(&routes[*route], number)).collect();
-            Slot { circuits: Mutex::new(Circuits::new(settings, &routes, now)), ours }
+        let mut all_changed = Vec::new();
+        let slot = |(at, (fuse, settings, ours)): (usize, (Arc<Fuse>, BreakerSettings, bool))| {
+            let uses = |route: &&Route| route.targets.iter().any(|target| target.endpoints.contains(&at));
+            let numbers: Vec<usize> = routes.iter().filter(uses).map(|route| *route.number).collect();
+            let mut changed = Vec::new();
+            fuse.lock().set(settings, &numbers, now, &mut changed);
+            all_changed.push((at, changed));
+            Slot { fuse, ours }
         };
         let endpoints = endpoints.into_iter().enumerate().map(slot).collect();
-        Self(Arc::new(Inner { endpoints, routes, sink }))
+        let breakers = Self(Arc::new(Inner { endpoints, routes, sink }));
+        for (at, changed) in all_changed {
+            breakers.tell(at, changed, now);
+        }
+        breakers
     }
 
     /// Whether a send of this route would be let through there.
@@ -79,6 +120,7 @@ impl Breakers {
     /// # Errors
     /// It would not.
     pub fn peek(&self, endpoint: usize, route: Option<usize>, now: Instant) -> Result<Allowed, Refusal> {
+        let route = route.map(|route| self.number(route));
         self.lock(endpoint).map_or(Ok(Allowed { probe: false, share: 1.0 }), |circuits| circuits.peek(route, now))
     }
 
@@ -93,7 +135,8 @@ impl Breakers {
     /// It was refused.
     pub fn enter(&self, endpoint: usize, route: usize, target: usize, now: Instant) -> Result<Entry, Failure> {
         let mut changed = Vec::new();
-        let entered = self.lock(endpoint).map(|mut circuits| circuits.enter(route, now, &mut changed)).transpose();
+        let number = self.number(route);
+        let entered = self.lock(endpoint).map(|mut circuits| circuits.enter(number, now, &mut changed)).transpose();
         self.tell(endpoint, changed, now);
         match entered {
             Ok(pass) => Ok(Entry { breakers: self.clone(), endpoint, route, target, pass }),
@@ -147,7 +190,7 @@ impl Breakers {
     /// The circuits of an endpoint, its own first.
     pub fn view(&self, endpoint: usize, now: Instant) -> Vec<CircuitView> {
         let Some(circuits) = self.lock(endpoint) else { return Vec::new() };
-        let own = circuits.routes().iter().map(|(route, breaker)| (Some(*route), breaker));
+        let own = circuits.routes().iter().map(|(number, breaker)| (Some(self.position(*number)), breaker));
         let all = std::iter::once((None, circuits.whole())).chain(own);
         all.map(|(route, breaker)| {
             let story = breaker.story(now);
@@ -161,7 +204,7 @@ impl Breakers {
     /// Who else could be asked instead, in the pool and on the route.
     fn alone(&self, entry: &Entry, now: Instant) -> Alone {
         let other = |at: usize| at != entry.endpoint && self.peek(at, Some(entry.route), now).is_ok();
-        let pool = self.0.routes.get(entry.route).and_then(|targets| targets.get(entry.target));
+        let pool = self.0.routes.get(entry.route).and_then(|route| route.targets.get(entry.target));
         let in_pool = !pool.is_some_and(|target| target.endpoints.iter().any(|at| other(*at)));
         let on_route = !self.of(entry.route).any(other);
         Alone { in_pool, on_route }
@@ -172,7 +215,7 @@ impl Breakers {
         if took <= patience(SLOW, prompt_bytes) {
             return false;
         }
-        let pool = self.0.routes.get(entry.route).and_then(|targets| targets.get(entry.target));
+        let pool = self.0.routes.get(entry.route).and_then(|route| route.targets.get(entry.target));
         let endpoints = pool.map_or(&[][..], |target| &target.endpoints);
         let kept =
             |at: &usize| self.lock(*at).map(|mut circuits| circuits.recent().kept().to_vec()).unwrap_or_default();
@@ -180,12 +223,23 @@ impl Breakers {
     }
 
     fn of(&self, route: usize) -> impl Iterator<Item = usize> {
-        let targets = self.0.routes.get(route).map_or(&[][..], Vec::as_slice);
+        let targets = self.0.routes.get(route).map_or(&[][..], |route| &route.targets);
         targets.iter().flat_map(|target| target.endpoints.iter().copied())
+    }
+
+    /// What a route is called in every generation.
+    fn number(&self, route: usize) -> usize {
+        self.0.routes.get(route).map_or(usize::MAX, |route| *route.number)
+    }
+
+    /// And the other way round; a route that only another generation knows is none of ours.
+    fn position(&self, number: usize) -> usize {
+        self.0.routes.iter().position(|route| *route.number == number).unwrap_or(usize::MAX)
     }
 
     fn tell(&self, endpoint: usize, changed: Vec<Changed>, now: Instant) {
         for (route, change) in changed {
+            let route = route.map(|number| self.position(number));
             let lasts = change.until.map(|until| until.saturating_duration_since(now));
             let change = BreakerChange { endpoint, route, to: change.to, reason: change.reason, lasts };
             self.0.sink.emit(Signal::Breaker(change));
@@ -193,8 +247,7 @@ impl Breakers {
     }
 
     fn lock(&self, endpoint: usize) -> Option<MutexGuard<'_, Circuits>> {
-        let slot = self.0.endpoints.get(endpoint)?;
-        Some(slot.circuits.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Some(self.0.endpoints.get(endpoint)?.fuse.lock())
     }
 }
 

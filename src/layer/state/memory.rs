@@ -16,14 +16,19 @@ pub struct Memory(Arc<Ceiling>);
 
 #[derive(Debug)]
 struct Ceiling {
-    most: usize,
+    most: AtomicUsize,
     held: AtomicUsize,
 }
 
 impl Memory {
     /// Nothing is held; `most` bytes may be.
     pub fn new(most: usize) -> Self {
-        Self(Arc::new(Ceiling { most, held: AtomicUsize::new(0) }))
+        Self(Arc::new(Ceiling { most: AtomicUsize::new(most), held: AtomicUsize::new(0) }))
+    }
+
+    /// Another ceiling from now on; what is held beyond it stays until it is given back.
+    pub fn set(&self, most: usize) {
+        self.0.most.store(most, Ordering::Relaxed);
     }
 
     /// Bytes held now.
@@ -55,11 +60,12 @@ impl Hold {
     /// Takes more; `false`, and no more, when there is not so much left.
     pub fn grow(&mut self, more: usize, class: Priority) -> bool {
         let Ceiling { most, held } = &*self.memory.0;
-        let within = (*most as f64 * share(class)) as usize;
+        let most = most.load(Ordering::Relaxed);
+        let within = (most as f64 * share(class)) as usize;
         let own = self.bytes;
         let grown = held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |held| {
             let sum = held.checked_add(more)?;
-            (sum <= within || (held == own && sum <= *most)).then_some(sum)
+            (sum <= within || (held == own && sum <= most)).then_some(sum)
         });
         if grown.is_ok() {
             self.bytes += more;

@@ -3,32 +3,43 @@
 
 mod breakers;
 mod capabilities;
+mod dedupe;
 mod hedges;
+mod kept;
 mod memory;
 mod rate;
+mod shared;
 mod slots;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::policy::Budget;
 
-pub use breakers::{Breakers, CircuitView, Entry};
+pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
 pub use capabilities::{AbilityView, Capabilities};
+pub use dedupe::{Execution, Keyed, Keys};
 pub use hedges::Hedges;
+pub use kept::Kept;
 pub use memory::{Hold, Memory};
 pub use rate::{Rates, SharedRate};
-pub use slots::{Asked, Line, Permit, Slots, Turn};
+pub use shared::{Begun, Head, Reader};
+pub use slots::{Asked, Line, Permit, Places, Slots, Turn};
 
 /// The retry budget of one target, shared by all calls of its route.
-#[derive(Clone, Debug)]
-pub struct SharedBudget(Arc<Mutex<Budget>>);
+#[derive(Debug)]
+pub struct SharedBudget(Mutex<Budget>);
 
 impl SharedBudget {
     /// A fresh budget.
     pub fn new(ratio: f64, now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(Budget::new(ratio, now))))
+        Self(Mutex::new(Budget::new(ratio, now)))
+    }
+
+    /// Another ratio from now on; what was spent stays spent.
+    pub fn set_ratio(&self, ratio: f64) {
+        self.lock().set_ratio(ratio);
     }
 
     /// A first send was made.
@@ -67,20 +78,36 @@ impl SharedBudget {
     }
 }
 
-/// Calls and connections that a shutdown waits for.
+/// Calls that a shutdown waits for, and in the end does not wait for any longer.
 #[derive(Clone, Debug, Default)]
-pub struct Live(Arc<AtomicUsize>);
+pub struct Live(Arc<Running>);
+
+#[derive(Debug, Default)]
+struct Running {
+    calls: AtomicUsize,
+    ended: AtomicBool,
+}
 
 impl Live {
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.calls.load(Ordering::Acquire)
     }
 
     /// Counts one until the guard is dropped.
     pub fn enter(&self) -> LiveGuard {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
         LiveGuard(self.clone())
+    }
+
+    /// What still runs is ended by us from now on.
+    pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it is.
+    pub fn is_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire)
     }
 }
 
@@ -90,6 +117,6 @@ pub struct LiveGuard(Live);
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.calls.fetch_sub(1, Ordering::AcqRel);
     }
 }

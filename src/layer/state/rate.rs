@@ -8,27 +8,35 @@ use crate::policy::rate::{Asked, Cost, Estimate, Limit, OverLimit, Rate, RateLim
 
 /// The limits of every key that has any.
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Arc<HashMap<String, SharedRate>>);
+pub struct Rates(Arc<HashMap<String, Arc<SharedRate>>>);
 
 /// The limits of one key, shared by all its calls.
-#[derive(Clone, Debug)]
-pub struct SharedRate(Arc<Mutex<Rate>>);
+#[derive(Debug)]
+pub struct SharedRate(Mutex<Rate>);
 
 impl Rates {
-    /// Full buckets for these keys.
-    pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, RateLimits)>, now: Instant) -> Self {
-        let limited = keys.into_iter().filter(|(_, limits)| !limits.is_empty());
-        let shared = |limits| SharedRate(Arc::new(Mutex::new(Rate::new(limits, now))));
-        Self(Arc::new(limited.map(|(name, limits)| (name.to_owned(), shared(limits))).collect()))
+    /// These keys, by name.
+    pub fn new(keys: impl IntoIterator<Item = (String, Arc<SharedRate>)>) -> Self {
+        Self(Arc::new(keys.into_iter().collect()))
     }
 
     /// The limits of the key with this name; `None` where it has none.
-    pub fn of(&self, key: Option<&str>) -> Option<&SharedRate> {
+    pub fn of(&self, key: Option<&str>) -> Option<&Arc<SharedRate>> {
         self.0.get(key?)
     }
 }
 
 impl SharedRate {
+    /// Full buckets.
+    pub fn new(limits: RateLimits, now: Instant) -> Self {
+        Self(Mutex::new(Rate::new(limits, now)))
+    }
+
+    /// Other limits from now on: one that is what it was goes on where it stands, another begins full.
+    pub fn set(&self, limits: RateLimits, now: Instant) {
+        self.lock().set(limits, now);
+    }
+
     /// Lets a call in and holds back what it is thought to cost.
     ///
     /// # Errors

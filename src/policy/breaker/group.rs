@@ -23,9 +23,9 @@ pub struct Pass {
 /// All circuits of one endpoint.
 #[derive(Clone, Debug)]
 pub struct Circuits {
-    whole: Breaker,
+    pub(super) whole: Breaker,
     /// By route number; empty where at most one route uses the endpoint.
-    routes: Vec<(usize, Breaker)>,
+    pub(super) routes: Vec<(usize, Breaker)>,
     recent: Recent,
 }
 
@@ -79,9 +79,9 @@ impl Circuits {
         self.peek(Some(route), now)?;
         let whole = self.whole.enter(now)?;
         let forced = self.whole.forced.is_some();
-        let own = self.routes.iter_mut().enumerate().find(|(_, (of, _))| *of == route && !forced);
+        let own = self.routes.iter_mut().find(|(of, _)| *of == route && !forced);
         let route = match own {
-            Some((at, (_, breaker))) => Some((at, breaker.enter(now)?)),
+            Some((of, breaker)) => Some((*of, breaker.enter(now)?)),
             None => None,
         };
         Ok(Pass { whole, route })
@@ -158,14 +158,14 @@ impl Circuits {
         changed: &mut Vec<Changed>,
         act: impl FnOnce(&mut Breaker, &mut Ticket, &mut Vec<Change>),
     ) {
-        if let Some((at, ticket)) = &mut pass.route
-            && let Some((route, breaker)) = self.routes.get_mut(*at)
+        if let Some((route, ticket)) = &mut pass.route
+            && let Some((_, breaker)) = self.routes.iter_mut().find(|(of, _)| of == route)
         {
             told(Some(*route), changed, |changes| act(breaker, ticket, changes));
         }
     }
 
-    fn at(&self, route: usize) -> Option<&(usize, Breaker)> {
+    pub(super) fn at(&self, route: usize) -> Option<&(usize, Breaker)> {
         self.routes.iter().find(|(of, _)| *of == route)
     }
 }
@@ -181,7 +181,7 @@ pub struct Told<'a> {
     pub changed: &'a mut Vec<Changed>,
 }
 
-fn told(route: Option<usize>, changed: &mut Vec<Changed>, act: impl FnOnce(&mut Vec<Change>)) {
+pub(super) fn told(route: Option<usize>, changed: &mut Vec<Changed>, act: impl FnOnce(&mut Vec<Change>)) {
     let mut changes = Vec::new();
     act(&mut changes);
     changed.extend(changes.into_iter().map(|change| (route, change)));

@@ -2,6 +2,7 @@
 
 mod docs;
 mod process;
+mod reload;
 
 use std::process::{Command, Output};
 

@@ -109,19 +109,18 @@ fn settings(scenario: &Scenario) -> Settings {
         log: LogSettings { format: LogFormat::Json, level: "error".into() },
         state_dir: None,
         endpoints: names.iter().map(endpoint).collect(),
-        routes: vec![
-            RouteSettings {
-                name: "chat".into(),
+        routes: (0..scenario.routes)
+            .map(|number| RouteSettings {
+                name: if number == 0 { "chat".into() } else { format!("chat-{number}") },
                 model: "*".into(),
-                targets: targets.collect(),
+                targets: targets.clone().collect(),
                 timeouts,
                 retry: scenario.retry(),
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
                 hedge: scenario.hedge(),
-            };
-            scenario.routes
-        ],
+            })
+            .collect(),
     }
 }
 
@@ -160,6 +159,7 @@ fn call(spec: &CallSpec) -> Call {
         client_retry: spec.client_retry,
         traceparent: String::new(),
         key_name: spec.key.as_deref().map(Arc::from),
+        idempotency_key: spec.idempotency_key.as_deref().map(|key| key.parse().unwrap()),
     }
 }
 
@@ -181,7 +181,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let recorder = Arc::new(Recorder::default());
     let sink: Arc<dyn Sink> = Arc::clone(&recorder) as Arc<dyn Sink>;
     let scripted = Scripted::all(&scenario.script);
-    let stacks = stack::build_over(&settings, scripted.clone(), &sink);
+    let stacks = stack::build(&settings, scripted.clone(), &mut stack::Carried::default(), &sink);
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
@@ -365,6 +365,17 @@ fn invariants(
         {
             problems.push(format!("{what}: expected {expected:?}, saw {told:?}"));
         }
+    }
+    let mut repeated: BTreeMap<String, u32> = BTreeMap::new();
+    for signal in signals.iter() {
+        if let Signal::Repeated { result, .. } = signal {
+            *repeated.entry(result.as_str().into()).or_default() += 1;
+        }
+    }
+    if let Some(expected) = &scenario.repeated
+        && *expected != repeated
+    {
+        problems.push(format!("repeated: expected {expected:?}, saw {repeated:?}"));
     }
     let mut shed: BTreeMap<String, u32> = BTreeMap::new();
     for signal in signals.iter() {

@@ -69,6 +69,8 @@ pub struct Scenario {
     pub hedges: Option<BTreeMap<String, u32>>,
     /// What must have been counted of sends to later targets, as `reason: count`.
     pub fallbacks: Option<BTreeMap<String, u32>>,
+    /// What must have become of calls whose key was known, as `result: count`.
+    pub repeated: Option<BTreeMap<String, u32>>,
     /// What must have been refused a place, as `reason priority: count`.
     pub shed: Option<BTreeMap<String, u32>>,
 }
@@ -248,6 +250,7 @@ pub struct CallSpec {
     pub priority: Option<Priority>,
     pub key: Option<String>,
     pub max_tokens: Option<u64>,
+    pub idempotency_key: Option<String>,
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
@@ -274,6 +277,7 @@ impl Default for CallSpec {
             priority: None,
             key: None,
             max_tokens: None,
+            idempotency_key: None,
             bytes: 100,
             prefix: None,
         }
@@ -283,7 +287,7 @@ impl Default for CallSpec {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// `ok`, `retried`, `hedged`, `fallback`, `failed`, `left` when the client goes first, `any`.
+    /// `ok`, `retried`, `hedged`, `fallback`, `cached`, `failed`, `left` when the client goes first, `any`.
     pub outcome: String,
     pub class: Option<String>,
     pub endpoint: Option<String>,

@@ -41,13 +41,16 @@ async fn the_probe_turns_first_and_calls_are_still_taken() {
     settings.drain.delay = Duration::from_secs(60);
     let gateway = gateway(settings).await;
     let (http, url, admin) = (http(), format!("{}/chat/completions", base(&gateway)), gateway.admin());
+    assert_eq!(post(&http, &url, chat(true)).await.header("connection"), None);
     let (task, now) = drain(gateway);
     eventually("the probe says no", || async { get(&http, &format!("http://{admin}/readyz")).await.status == 503 })
         .await;
     assert!(get(&http, &format!("http://{admin}/readyz?verbose")).await.text().contains("draining: true"));
     assert_eq!(get(&http, &format!("http://{admin}/livez")).await.status, 200, "alive all the same");
     assert_eq!(get(&http, &format!("http://{admin}/api/v1/status")).await.json()["draining"], true);
-    assert!(post(&http, &url, chat(true)).await.looks_complete());
+    let last = post(&http, &url, chat(true)).await;
+    assert!(last.looks_complete());
+    assert_eq!(last.header("connection"), Some("close"), "the next call is to find somebody who stays");
     now.send(()).unwrap();
     ended(task).await;
     assert!(http.post(&url).body(chat(false)).send().await.is_err(), "nobody is there any more");
@@ -91,6 +94,7 @@ async fn what_does_not_finish_in_time_is_ended_in_words() {
             streams.push(raw);
         }
         let pending = Raw::send(data, request("POST", CHAT, &[], chat(false).as_bytes())).await;
+        let kept = gateway.gateway();
         upstream.until(|stats| stats.last_requests.len() == 4).await;
         let (task, now) = drain(gateway);
         if at_once {
@@ -107,6 +111,9 @@ async fn what_does_not_finish_in_time_is_ended_in_words() {
         assert!(head_value(&text, "retry-after").is_some(), "{text}");
         ended(task).await;
         upstream.until(|stats| stats.active == 0).await;
+        let counted = String::from_utf8(kept.metrics().render().unwrap()).unwrap();
+        let ours = "outrigger_calls_total{class=\"shutdown\",outcome=\"failed\",route=\"default\"} 4\n";
+        assert!(counted.contains(ours), "none of them was ended by its client: {counted}");
     }
 }
 
