@@ -516,5 +516,6 @@ proptest! {
     }
 }
 
+#[cfg(test)]
 #[path = "plan_onward_tests.rs"]
 mod onward;
