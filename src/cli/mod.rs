@@ -27,6 +27,8 @@ use crate::config::{Loaded, Overrides, Report, load};
 pub const FINE: u8 = 0;
 /// Something failed.
 pub const FAILED: u8 = 1;
+/// A goal was missed.
+pub const MISSED: u8 = 3;
 /// The config is wrong.
 pub const BAD_CONFIG: u8 = 78;
 
@@ -41,7 +43,7 @@ pub struct Cli {
 
 const AFTER: &str = "\
 Start without a file:  outrigger run --upstream http://127.0.0.1:11434/v1
-Exit codes:            0 fine, 1 failed, 2 usage, 78 bad config";
+Exit codes:            0 fine, 1 failed, 2 usage, 3 a goal missed, 78 bad config";
 
 /// One command each.
 #[derive(Debug, Subcommand)]
@@ -107,9 +109,15 @@ impl RunArgs {
 /// `outrigger demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
+    /// What happens to the model servers
+    #[arg(long, value_name = "NAME", value_enum, default_value = "bad-day")]
+    pub scenario: demo::Name,
     /// How long the story takes
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
+    /// Seed of everything that is random
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub seed: u64,
     /// Stop after the story instead of serving on
     #[arg(long)]
     pub once: bool,
@@ -124,6 +132,9 @@ pub struct MockArgs {
     /// Listen here
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8790")]
     pub listen: SocketAddr,
+    /// Serve `/_mock` here too, where faults of the network do not reach
+    #[arg(long, value_name = "ADDR")]
+    pub control: Option<SocketAddr>,
     /// Misbehave as this file says
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
@@ -165,11 +176,16 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => {
-            run::runtime()?.block_on(demo::run(args.seconds, args.once, args.json))?;
-            Ok(FINE)
+            let met = run::runtime()?.block_on(demo::run(&args))?;
+            Ok(if met { FINE } else { MISSED })
         }
         Command::Mock(args) => {
-            run::runtime()?.block_on(crate::mock::serve_cli(args.listen, args.scenario.as_deref(), args.seed))?;
+            run::runtime()?.block_on(crate::mock::serve_cli(
+                args.listen,
+                args.control,
+                args.scenario.as_deref(),
+                args.seed,
+            ))?;
             Ok(FINE)
         }
         Command::Check(args) => check::run(&args),

@@ -18,6 +18,7 @@ Data goes to stdout and talk to stderr. Colour only on a terminal, and never wit
 | 0 | fine |
 | 1 | failed |
 | 2 | the command line is wrong |
+| 3 | a goal was missed |
 | 78 | the config is wrong |
 ";
 

@@ -8,25 +8,32 @@ use std::path::Path;
 
 use super::{Mock, Scenario, VOCABULARY};
 
-/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's.
+/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's; `control` is a second address for `/_mock`.
 ///
 /// # Errors
 /// A scenario that cannot be read or parsed, or an address that cannot be listened on.
-pub async fn serve_cli(listen: SocketAddr, scenario: Option<&Path>, seed: Option<u64>) -> io::Result<()> {
+pub async fn serve_cli(
+    listen: SocketAddr,
+    control: Option<SocketAddr>,
+    scenario: Option<&Path>,
+    seed: Option<u64>,
+) -> io::Result<()> {
     let mut script = match scenario {
         Some(path) => load(path)?,
         None => Scenario::default(),
     };
     script.seed = seed.unwrap_or(script.seed);
     let (seed, rules) = (script.seed, script.rules.len());
-    let running = Mock::start(listen, script).await?;
+    let mut running = Mock::start(listen, script).await?;
+    let control = match control {
+        Some(address) => running.control(address).await?,
+        None => running.addr(),
+    };
     anstream::eprintln!("mock model server on http://{} (seed {seed}, {rules} rules)", running.addr());
     anstream::eprintln!("  OPENAI_BASE_URL={}", running.base_url());
-    anstream::eprintln!("  what came in:    curl http://{}/_mock/stats", running.addr());
-    anstream::eprintln!(
-        "  other behaviour: curl --data-binary @scenario.yaml http://{}/_mock/scenario",
-        running.addr()
-    );
+    anstream::eprintln!("  what came in:    curl http://{control}/_mock/stats");
+    anstream::eprintln!("  other behaviour: curl --data-binary @scenario.yaml http://{control}/_mock/scenario");
+    anstream::eprintln!("  an outage:       curl -d 'refuse 20s' http://{control}/_mock/network");
     anstream::eprintln!("  a rule can do:   {}", hint());
     ended().await?;
     anstream::eprintln!("mock model server: {} calls, stopping", running.stats().calls);

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::units::{Place, Size, Span};
-use super::words::{Dialect, Framing, Hang, How, Inband, Json, Length, Malformed, Tools, Trouble, Usage};
+use super::words::{
+    Dialect, Framing, Hang, How, Inband, Json, Length, Malformed, Network, Reset, Tools, Trouble, Usage,
+};
 
 /// Extra waiting, by phase.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -211,8 +213,12 @@ faults! {
     refuse: Option<Span>,
     /// The connection is reset as soon as it is accepted.
     reset_on_accept: bool,
-    /// For this long nothing is accepted or read; nothing is refused either.
+    /// The connection is reset at a moment of the request; within the answer, that is `cut`.
+    reset: Option<Reset>,
+    /// For this long no handshake is answered and nothing comes or goes on open connections; afterwards they go on.
     blackhole: Option<Span>,
+    /// For this long connections come about, and nothing comes or goes on any of them, old or new; afterwards they go on.
+    half_open: Option<Span>,
     /// The request's body is read at this many bytes a second; `0` never reads it.
     slow_read: Option<Size>,
 }
@@ -229,12 +235,20 @@ pub enum Phase {
 }
 
 impl Fault {
+    /// What this fault does to the network of the whole server, and for how long.
+    pub fn outage(&self) -> Option<(Network, Span)> {
+        let of = |network, time: Option<Span>| time.map(|time| (network, time));
+        of(Network::Refuse, self.refuse)
+            .or_else(|| of(Network::Blackhole, self.blackhole))
+            .or_else(|| of(Network::HalfOpen, self.half_open))
+    }
+
     /// When this fault has to be decided.
     pub fn phase(&self) -> Phase {
         let accept = self.reset_on_accept || self.hang == Some(Hang::Accept) || !self.delay.accept.0.is_zero();
-        if accept || self.refuse.is_some() || self.blackhole.is_some() {
+        if accept || self.outage().is_some() {
             Phase::Accept
-        } else if self.early_413 || self.slow_read.is_some() {
+        } else if self.early_413 || self.slow_read.is_some() || self.reset == Some(Reset::Head) {
             Phase::Head
         } else {
             Phase::Request

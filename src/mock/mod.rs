@@ -19,6 +19,7 @@ pub mod fault;
 mod http;
 mod listing;
 mod messages;
+mod network;
 mod play;
 mod reply;
 mod responses;
@@ -38,6 +39,7 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -46,7 +48,7 @@ pub use cli::serve_cli;
 pub use fault::{Fault, VOCABULARY};
 pub use scenario::{Answer, Rule, Scenario};
 pub use state::{Seen, Stats};
-pub use words::WORDS;
+pub use words::{Network, WORDS};
 
 use state::{Power, State};
 
@@ -59,8 +61,8 @@ impl Mock {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::new(scenario));
-        let task = tokio::spawn(serve::accept(state.clone(), listener, address));
-        Ok(Running { state, address, task: Some(task) })
+        let task = tokio::spawn(network::listen(state.clone(), listener, address));
+        Ok(Running { state, address, task: Some(task), control: None })
     }
 }
 
@@ -69,6 +71,7 @@ pub struct Running {
     state: Arc<State>,
     address: SocketAddr,
     task: Option<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -108,24 +111,37 @@ impl Running {
         self.state.reset();
     }
 
+    /// Serves `/_mock` on `listen` too, where the faults of the network do not reach. Returns the address.
+    pub async fn control(&mut self, listen: SocketAddr) -> io::Result<SocketAddr> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        self.control = Some(tokio::spawn(control::listen(self.state.clone(), listener)));
+        Ok(address)
+    }
+
+    /// Lets the network before it be like this, for so long or until it is told otherwise. Returns when it is.
+    pub async fn network(&self, network: Network, time: Option<Duration>) {
+        let mut in_force = self.state.in_force.subscribe();
+        let turn = self.state.want(network, time);
+        let _ = in_force.wait_for(|(now, _)| *now >= turn).await;
+    }
+
     /// Dies as a killed process does: the listener closes, every connection is reset. Returns when that is done.
     pub async fn down(&self) {
-        let mut kills = self.state.kills.subscribe();
-        kills.borrow_and_update();
-        self.state.power.send_replace(Power::Down(None));
-        let _ = kills.changed().await;
+        self.network(Network::Refuse, None).await;
     }
 
     /// Listens again after [`Running::down`], on the same address. Returns when it does.
     pub async fn up(&self) {
-        let mut listening = self.state.listening.subscribe();
-        self.state.power.send_replace(Power::Up);
-        let _ = listening.wait_for(|open| *open).await;
+        self.network(Network::Up, None).await;
     }
 
     /// Ends it: the listener closes, every connection is reset.
     pub async fn stop(mut self) {
         self.state.power.send_replace(Power::Stopped);
+        if let Some(control) = self.control.take() {
+            control.abort();
+        }
         if let Some(task) = self.task.take() {
             let _ = task.await;
         }
@@ -135,5 +151,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.state.power.send_replace(Power::Stopped);
+        if let Some(control) = &self.control {
+            control.abort();
+        }
     }
 }

@@ -1,16 +1,13 @@
-//! The life of the listener and of each connection.
+//! The life of each connection.
 //!
-//! Owns accepting, dying and coming back, and the order of a call's phases. Invariant: a connection ends only by its
-//! client, by a script, or by the server's death.
+//! Owns the order of a call's phases. Owns no listener: `network` does. Invariant: a connection ends only by its client,
+//! by a script, or by the server's death.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 
 use super::answer::answer;
 use super::control;
@@ -18,80 +15,12 @@ use super::fault::{Fault, Phase};
 use super::http::{Conn, Request, Unread, watch};
 use super::play::{Played, play, reset};
 use super::script::{Draft, script};
-use super::state::{Power, State};
+use super::state::{Active, Power, State};
 use super::units::Span;
-use super::words::Hang;
+use super::words::{Hang, Reset};
 
-/// Accepts on `listener` until the state says to stop.
-pub async fn accept(state: Arc<State>, listener: TcpListener, address: SocketAddr) {
-    let mut power = state.power.subscribe();
-    let mut listener = Some(listener);
-    loop {
-        let now = *power.borrow_and_update();
-        match (now, listener.take()) {
-            (Power::Up, Some(open)) => {
-                tokio::select! {
-                    accepted = open.accept() => take(&state, accepted).await,
-                    changed = power.changed() => if changed.is_err() { return },
-                }
-                listener = Some(open);
-            }
-            (Power::Up, None) => match TcpListener::bind(address).await {
-                Ok(open) => {
-                    listener = Some(open);
-                    state.listening.send_replace(true);
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            },
-            (Power::Down(until), open) => {
-                drop(open);
-                state.listening.send_replace(false);
-                state.kills.send_modify(|n| *n += 1);
-                let back = async {
-                    match until {
-                        Some(until) => tokio::time::sleep_until(until).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = back => { state.power.send_if_modified(|p| std::mem::replace(p, Power::Up) == now); }
-                    changed = power.changed() => if changed.is_err() { return },
-                }
-            }
-            (Power::Stopped, open) => {
-                drop(open);
-                state.listening.send_replace(false);
-                state.kills.send_modify(|n| *n += 1);
-                return;
-            }
-        }
-    }
-}
-
-async fn take(state: &Arc<State>, accepted: io::Result<(TcpStream, SocketAddr)>) {
-    state.unpaused().await;
-    match accepted {
-        Ok((stream, _)) => {
-            let state = state.clone();
-            let mut kills = state.kills.subscribe();
-            tokio::spawn(async move {
-                let mut conn = Conn::new(stream);
-                let killed = tokio::select! {
-                    biased;
-                    _ = kills.changed() => true,
-                    () = connection(&state, &mut conn) => false,
-                };
-                if killed {
-                    reset(&conn);
-                }
-            });
-        }
-        // No file descriptors, most likely: wait rather than spin.
-        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-    }
-}
-
-async fn connection(state: &Arc<State>, conn: &mut Conn) {
+/// Serves one connection to its end.
+pub async fn connection(state: &Arc<State>, conn: &mut Conn) {
     // Each write is to be seen as it is written; without this the system would join them.
     let _ = conn.stream.set_nodelay(true);
     let mut early = state.accepted();
@@ -128,7 +57,6 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
         Some((number, fault)) => (Some(number), Some(fault)),
         None => (state.number(&request), None),
     };
-    state.unpaused().await;
     if fault.is_none() {
         fault = state.pick(Phase::Accept, number, &request);
         if let Some(fault) = &fault
@@ -147,6 +75,10 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
         active.end(played);
         return false;
     }
+    if fault.as_ref().is_some_and(|fault| fault.reset == Some(Reset::Head)) {
+        state.saw(number, &request);
+        return broken_off(conn, active);
+    }
     let rate = fault.as_ref().and_then(|fault| fault.slow_read).map(|size| size.0);
     request.body = match conn.body(&request, rate).await {
         Ok(body) => body,
@@ -157,6 +89,9 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
     };
     state.saw(number, &request);
     let fault = fault.or_else(|| state.pick(Phase::Request, number, &request)).unwrap_or_default();
+    if fault.reset.is_some() {
+        return broken_off(conn, active);
+    }
     let (scenario, slots) = state.scenario();
     let slot = match number {
         // Listings and health checks are answered whatever the calls are doing.
@@ -181,20 +116,24 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
     keep
 }
 
+/// Resets the connection. It may not serve another call.
+fn broken_off(conn: &Conn, active: Active) -> bool {
+    reset(conn);
+    active.end(Played::Broken);
+    false
+}
+
 /// Does what a fault does before anything is read. Says how the call ended, unless it goes on.
 async fn strike(state: &Arc<State>, conn: &mut Conn, fault: &Fault) -> Option<Played> {
-    if let Some(Span(time)) = fault.refuse {
-        state.power.send_replace(Power::Down(Some(Instant::now() + time)));
-        // The listener is closed first and then every connection is killed, this one among them.
-        std::future::pending::<()>().await;
+    if let Some((network, Span(time))) = fault.outage() {
+        state.want(network, Some(time));
+        // Refused: the listener closes and every connection is killed, this one among them. Else all stand still, this
+        // one among them, and it goes on with the others.
+        drop(state.power.subscribe().wait_for(|power| !matches!(power, Power::On(now, ..) if *now == network)).await);
     }
     if fault.reset_on_accept {
         reset(conn);
         return Some(Played::Broken);
-    }
-    if let Some(Span(time)) = fault.blackhole {
-        state.pause(time);
-        state.unpaused().await;
     }
     if fault.hang == Some(Hang::Accept) {
         conn.until_gone().await;
@@ -211,7 +150,7 @@ async fn strike(state: &Arc<State>, conn: &mut Conn, fault: &Fault) -> Option<Pl
 }
 
 /// Closes our half and reads the rest away for a moment, so that the answer is not lost to a RST.
-async fn linger(conn: &mut Conn) {
+pub async fn linger(conn: &mut Conn) {
     let drain = async {
         conn.stream.shutdown().await?;
         let mut bytes = vec![0; 64 * 1024];

@@ -1,4 +1,4 @@
-//! What one running stand-in knows: its scenario, its counters, and whether it is up.
+//! What one running stand-in knows: its scenario, its counters, and what its network is like.
 //!
 //! Owns the only lock of the stand-in. Owns no socket. Invariant: call numbers are given out once each, in the
 //! order in which heads of requests arrive, starting at 1.
@@ -17,6 +17,7 @@ use super::http::Request;
 use super::listing::sha256;
 use super::play::Played;
 use super::scenario::{Facts, Scenario};
+use super::words::Network;
 
 /// How many requests are remembered, and how much of each body.
 const REMEMBERED: usize = 100;
@@ -67,19 +68,23 @@ pub struct Seen {
 /// Whether the server is there.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Power {
-    /// It accepts connections.
-    Up,
-    /// Its listener is closed, until a time if one is given.
-    Down(Option<Instant>),
+    /// Its network is like this, until a time if one is given, since this turn.
+    On(Network, Option<Instant>, u64),
     /// It is gone for good.
     Stopped,
+}
+
+impl Power {
+    /// Whether nothing comes or goes on open connections.
+    pub fn frozen(self) -> bool {
+        matches!(self, Power::On(Network::Blackhole | Network::HalfOpen, ..))
+    }
 }
 
 struct Inner {
     scenario: Arc<Scenario>,
     since: Instant,
     used: Vec<u64>,
-    paused: Option<Instant>,
     slots: Arc<Semaphore>,
     stats: Stats,
 }
@@ -91,8 +96,8 @@ pub struct State {
     pub changed: watch::Sender<()>,
     /// Whether the server is there.
     pub power: watch::Sender<Power>,
-    /// Whether the listener is open.
-    pub listening: watch::Sender<bool>,
+    /// What the network is like in fact, and since which turn; none once it is gone for good.
+    pub in_force: watch::Sender<(u64, Option<Network>)>,
     /// Counted up when every open connection has to be reset.
     pub kills: watch::Sender<u64>,
 }
@@ -108,10 +113,10 @@ impl State {
         let scenario = Arc::new(scenario);
         let (since, stats) = (Instant::now(), Stats::default());
         State {
-            inner: Mutex::new(Inner { scenario, since, used: Vec::new(), paused: None, slots, stats }),
+            inner: Mutex::new(Inner { scenario, since, used: Vec::new(), slots, stats }),
             changed: watch::Sender::new(()),
-            power: watch::Sender::new(Power::Up),
-            listening: watch::Sender::new(true),
+            power: watch::Sender::new(Power::On(Network::Up, None, 0)),
+            in_force: watch::Sender::new((0, Some(Network::Up))),
             kills: watch::Sender::new(0),
         }
     }
@@ -143,7 +148,6 @@ impl State {
         inner.scenario = Arc::new(scenario);
         inner.since = Instant::now();
         inner.used.clear();
-        inner.paused = None;
     }
 
     /// Zeroes the counters and call numbers; what is being answered stays counted as active.
@@ -152,7 +156,6 @@ impl State {
         inner.stats = Stats { active: inner.stats.active, ..Stats::default() };
         inner.since = Instant::now();
         inner.used.clear();
-        inner.paused = None;
         drop(inner);
         self.changed.send_replace(());
     }
@@ -236,18 +239,36 @@ impl State {
         self.changed.send_replace(());
     }
 
-    /// For `time`, nothing is accepted or read.
-    pub fn pause(&self, time: Duration) {
-        self.lock().paused = Some(Instant::now() + time);
+    /// Counts a connection that is not served.
+    pub fn turned_away(&self) {
+        self.lock().stats.connections += 1;
+        self.changed.send_replace(());
     }
 
-    /// Waits until nothing is paused any more.
-    pub async fn unpaused(&self) {
+    /// Wants the network to be like this, for so long or until it is told otherwise. Returns the turn that makes it so.
+    pub fn want(&self, network: Network, time: Option<Duration>) -> u64 {
+        let until = time.map(|time| Instant::now() + time);
+        let mut next = u64::MAX;
+        self.power.send_modify(|power| {
+            if let Power::On(.., turn) = power {
+                next = *turn + 1;
+                *power = Power::On(network, until, next);
+            }
+        });
+        next
+    }
+
+    /// Works on `work` while something comes and goes on open connections, and leaves it alone while nothing does.
+    pub async fn while_thawed<F: Future>(&self, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        let mut power = self.power.subscribe();
         loop {
-            let until = self.lock().paused.filter(|until| *until > Instant::now());
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => return,
+            // The sender is ours, so neither wait can fail.
+            drop(power.wait_for(|power| !power.frozen()).await);
+            tokio::select! {
+                biased;
+                () = async { drop(power.wait_for(|power| power.frozen()).await) } => {}
+                done = &mut work => return done,
             }
         }
     }

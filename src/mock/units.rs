@@ -30,6 +30,13 @@ pub enum Calls {
     Every(u64),
 }
 
+impl Span {
+    /// Reads one, if it is one.
+    pub fn parse(text: &str) -> Option<Span> {
+        span(text)
+    }
+}
+
 impl Calls {
     /// Whether call `number` is meant.
     pub fn contains(&self, number: u64) -> bool {

@@ -53,6 +53,19 @@ words! {
         FirstToken = "first_token": "headers go out, then nothing",
         Mid = "mid": "half of the tokens go out, then nothing",
     }
+    /// At which moment of a request the connection is reset.
+    Reset {
+        Head = "head": "RST as soon as the head is read, before the body is",
+        Request = "request": "RST when the whole request is read, before anything of the answer",
+    }
+    /// What the network before the whole server is like.
+    Network {
+        Up = "up": "as it should be",
+        Refuse = "refuse": "the listener is closed and every connection reset; whoever connects is refused",
+        Blackhole = "blackhole": "no handshake is answered, and on open connections nothing comes or goes",
+        HalfOpen = "half_open": "connections come about, and nothing comes or goes on any, old or new",
+        Reset = "reset": "every connection is reset, a new one as soon as it is accepted",
+    }
     /// How a cut ends the connection.
     How {
         Eof = "eof": "the chunked body ends properly, but without finish reason and end mark",
@@ -141,6 +154,8 @@ pub const WORDS: &[WordList] = &[
     ("error", Trouble::WORDS),
     ("dialect", Dialect::WORDS),
     ("hang", Hang::WORDS),
+    ("reset", Reset::WORDS),
+    ("network", Network::WORDS),
     ("cut.how", How::WORDS),
     ("malformed_chunk.as", Malformed::WORDS),
     ("framing", Framing::WORDS),

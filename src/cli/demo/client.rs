@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Told {
     /// A complete, good answer.
     pub good: bool,
+    /// An answer began: a success status came.
+    pub began: bool,
     /// It looked complete to the client, and was not.
     pub deceived: bool,
     /// From the start to the first word, for good streams.
@@ -24,30 +26,60 @@ pub struct Told {
     pub sends: Option<u32>,
 }
 
-/// Makes one call to `base` and judges what comes back.
-pub async fn call(http: &reqwest::Client, base: &str, number: u64, stream: bool) -> Told {
-    let started = clock::now();
-    match tokio::time::timeout(PATIENCE, ask(http, base, number, stream, started)).await {
-        Ok(Ok(told)) => told,
-        Ok(Err(_)) | Err(_) => Told::default(),
+/// One call to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Its number.
+    pub number: u64,
+    /// Whether a stream is wanted.
+    pub stream: bool,
+    /// The priority to ask for, if any.
+    pub priority: Option<&'static str>,
+}
+
+impl Ask {
+    /// Every other call is a stream.
+    pub fn plain(number: u64) -> Self {
+        Self { number, stream: number.is_multiple_of(2), priority: None }
+    }
+
+    /// The same; with `priorities` a quarter of the calls is critical, a quarter sheddable.
+    pub fn of(number: u64, priorities: bool) -> Self {
+        let priority = match number / 2 % 4 {
+            0 => "critical",
+            3 => "sheddable",
+            _ => "default",
+        };
+        Self { priority: priorities.then_some(priority), ..Self::plain(number) }
     }
 }
 
-async fn ask(http: &reqwest::Client, base: &str, number: u64, stream: bool, started: Instant) -> reqwest::Result<Told> {
+/// Makes one call to `base` and judges what comes back.
+pub async fn call(http: &reqwest::Client, base: &str, ask: Ask) -> Told {
+    let mut told = Told::default();
+    // A call that breaks or takes too long is not good; what was told of it until then stays.
+    drop(tokio::time::timeout(PATIENCE, make(http, base, ask, clock::now(), &mut told)).await);
+    told
+}
+
+async fn make(http: &reqwest::Client, base: &str, ask: Ask, started: Instant, told: &mut Told) -> reqwest::Result<()> {
+    let Ask { number, stream, priority } = ask;
     let body = json!({
         "model": "demo", "stream": stream,
         "messages": [{ "role": "user", "content": format!("question {number}") }],
     });
-    let mut response = http.post(format!("{base}/chat/completions")).json(&body).send().await?;
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut told = Told {
-        outcome: header("x-outrigger-outcome"),
-        sends: header("x-outrigger-attempts").and_then(|sends| sends.parse().ok()),
-        ..Told::default()
-    };
-    if !response.status().is_success() {
-        return Ok(told);
+    let mut request = http.post(format!("{base}/chat/completions")).json(&body);
+    if let Some(priority) = priority {
+        request = request.header("x-outrigger-priority", priority);
     }
+    let mut response = request.send().await?;
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    told.outcome = header("x-outrigger-outcome");
+    told.sends = header("x-outrigger-attempts").and_then(|sends| sends.parse().ok());
+    if !response.status().is_success() {
+        return Ok(());
+    }
+    told.began = true;
     let (mut body, mut first) = (Vec::new(), None);
     while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
@@ -60,7 +92,7 @@ async fn ask(http: &reqwest::Client, base: &str, number: u64, stream: bool, star
     told.good = verdict == Verdict::Good;
     told.deceived = verdict == Verdict::Deceived;
     told.first = first.filter(|_| told.good);
-    Ok(told)
+    Ok(())
 }
 
 #[derive(Debug, PartialEq)]

@@ -1,9 +1,11 @@
-//! `outrigger demo`: a bad day for two model servers, the same calls made direct and through a gateway, side by side.
+//! `outrigger demo`: a bad day for two model servers, the same calls made direct and through a gateway, side by side; or,
+//! with `--scenario`, a game day (see `game`).
 //!
 //! Everything runs in this process, on free ports of the loopback address, without a key. Every number shown is of this
 //! run.
 
 mod client;
+mod game;
 mod show;
 mod story;
 mod tally;
@@ -15,52 +17,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum as _;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::output;
+use super::{DemoArgs, output};
 use crate::app::{self, Running};
 use crate::clock;
 use crate::config;
 use crate::mock::{self, Mock, Scenario};
-use client::Told;
+use client::{Ask, Told};
+pub use game::script::Name;
 use show::Show;
 use story::ACTS;
 use tally::Tally;
 
 /// Calls per second on each way.
 const RATE: u64 = 12;
-/// What every draw is seeded with.
-const SEED: u64 = 7;
 /// How often the table is drawn on a terminal, and a line is written anywhere else.
 const FRAME: Duration = Duration::from_millis(500);
 const LINE: Duration = Duration::from_secs(2);
 
-/// Runs the demo. Ends after the story with `once`, else serves until it is stopped.
+/// Runs the demo. Ends after the story with `once`, else serves until it is stopped. Says whether every goal of the
+/// scenario was met; the bad day has none.
 ///
 /// # Errors
 /// A port cannot be had.
-pub async fn run(seconds: u64, once: bool, as_json: bool) -> anyhow::Result<()> {
+pub async fn run(args: &DemoArgs) -> anyhow::Result<bool> {
+    let &DemoArgs { scenario, seconds, seed, once, json } = args;
+    match game::script::script(scenario) {
+        Some(script) => game::run(script, seconds, seed, once, json).await,
+        None => bad_day(seconds, seed, once, json).await.map(|()| true),
+    }
+}
+
+/// The name of a scenario, as it is given on the command line.
+fn name(scenario: Name) -> String {
+    scenario.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+async fn bad_day(seconds: u64, seed: u64, once: bool, as_json: bool) -> anyhow::Result<()> {
     let total = Duration::from_secs(seconds.max(1));
-    let north = start_mock("").await?;
-    let south = start_mock(story::SECOND).await?;
+    let north = start_mock(seed, "").await?;
+    let south = start_mock(seed, story::SECOND).await?;
     let gateway = gateway(&north, &south).await?;
     let mut show = Show::new(as_json);
     show.say(&format!(
         "Two model servers are about to have a bad day ({seconds} s), the first a worse one. Every call is made twice:\n\
          direct to the first server, and through Outrigger, which knows both.\n"
     ));
-    let (direct, through) = tell(&north, &gateway, total, &mut show).await?;
-    show.end(total, &direct, &through, SEED);
+    let (direct, through) = tell(&north, &gateway, seed, total, &mut show).await?;
+    show.end(total, &direct, &through, seed);
     if as_json {
-        output::data(&format!("{}\n", result(&direct, &through, seconds)));
+        output::data(&format!("{}\n", result(&direct, &through, seed, seconds)));
     }
     if !once {
-        invite(&show, &gateway);
+        let words = "The gateway goes on serving, and the first server goes on having bad moments. Try it:";
+        show.say(&retold(&gateway, words));
         let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
         tokio::select! {
             _ = &mut ended => {}
-            () = cycle(&north) => {}
+            () = cycle(&north, seed) => {}
         }
     }
     gateway.drain(std::future::ready(())).await;
@@ -73,10 +90,11 @@ pub async fn run(seconds: u64, once: bool, as_json: bool) -> anyhow::Result<()> 
 async fn tell(
     north: &mock::Running,
     gateway: &Running,
+    seed: u64,
     total: Duration,
     show: &mut Show,
 ) -> anyhow::Result<(Tally, Tally)> {
-    let http = Arc::new(reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build()?);
+    let http = http()?;
     let (direct_url, through_url) = (north.base_url(), format!("http://{}/v1", gateway.data()));
     let (results, mut told) = mpsc::unbounded_channel::<(bool, Told)>();
     let (mut direct, mut through) = (Tally::default(), Tally::default());
@@ -88,14 +106,14 @@ async fn tell(
         let now_playing = story::act_at(elapsed, total);
         if now_playing != act {
             act = now_playing;
-            play(north, act).await?;
+            play(north, seed, act).await?;
             show.frame(act, elapsed, total, &direct, &through);
         }
         // Both ways get the same call at the same moment; every other one is a stream.
         for (is_through, url) in [(false, direct_url.clone()), (true, through_url.clone())] {
             let (http, results) = (Arc::clone(&http), results.clone());
             tokio::spawn(async move {
-                let told = client::call(&http, &url, number, number.is_multiple_of(2)).await;
+                let told = client::call(&http, &url, Ask::plain(number)).await;
                 // The demo may be over already.
                 drop(results.send((is_through, told)));
             });
@@ -118,9 +136,9 @@ async fn tell(
 }
 
 /// Sets the stage for an act.
-async fn play(north: &mock::Running, act: usize) -> anyhow::Result<()> {
+async fn play(north: &mock::Running, seed: u64, act: usize) -> anyhow::Result<()> {
     let Some(act) = ACTS.get(act) else { return Ok(()) };
-    north.set_scenario(parse(act.rules)?);
+    north.set_scenario(parse(seed, act.rules)?);
     if act.down {
         north.down().await;
     } else {
@@ -130,10 +148,10 @@ async fn play(north: &mock::Running, act: usize) -> anyhow::Result<()> {
 }
 
 /// After the story: a server that is bad at times, so that a person has something to try.
-async fn cycle(north: &mock::Running) {
+async fn cycle(north: &mock::Running, seed: u64) {
     loop {
         for act in 0..ACTS.len() {
-            if play(north, act).await.is_err() {
+            if play(north, seed, act).await.is_err() {
                 return;
             }
             clock::sleep(Duration::from_secs(20)).await;
@@ -141,13 +159,13 @@ async fn cycle(north: &mock::Running) {
     }
 }
 
-fn parse(rules: &str) -> anyhow::Result<Scenario> {
-    Scenario::parse(&story::scenario(SEED, rules)).map_err(|error| anyhow::anyhow!("the demo's own scenario: {error}"))
+fn parse(seed: u64, rules: &str) -> anyhow::Result<Scenario> {
+    Scenario::parse(&story::scenario(seed, rules)).map_err(|error| anyhow::anyhow!("the demo's own scenario: {error}"))
 }
 
-async fn start_mock(rules: &str) -> anyhow::Result<mock::Running> {
+async fn start_mock(seed: u64, rules: &str) -> anyhow::Result<mock::Running> {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    Mock::start(any, parse(rules)?).await.context("cannot start a model server")
+    Mock::start(any, parse(seed, rules)?).await.context("cannot start a model server")
 }
 
 async fn gateway(north: &mock::Running, south: &mock::Running) -> anyhow::Result<Running> {
@@ -171,20 +189,26 @@ async fn gateway(north: &mock::Running, south: &mock::Running) -> anyhow::Result
     app::start(loaded.settings).await
 }
 
-fn result(direct: &Tally, through: &Tally, seconds: u64) -> serde_json::Value {
-    let mut outrigger = through.json();
-    outrigger["sends_per_call"] = json!((through.sends_per_call() * 1e3).round() / 1e3);
-    outrigger["rescued"] = json!(through.rescued());
-    json!({ "direct": direct.json(), "outrigger": outrigger, "seed": SEED, "seconds": seconds })
+fn result(direct: &Tally, through: &Tally, seed: u64, seconds: u64) -> serde_json::Value {
+    json!({
+        "scenario": name(Name::BadDay), "direct": direct.json(), "outrigger": through.gateway_json(),
+        "seed": seed, "seconds": seconds,
+    })
 }
 
-fn invite(show: &Show, gateway: &Running) {
+/// What calls both ways.
+fn http() -> anyhow::Result<Arc<reqwest::Client>> {
+    Ok(Arc::new(reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build()?))
+}
+
+/// What there is to try after the story, after `words`.
+fn retold(gateway: &Running, words: &str) -> String {
     let (data, admin) = (gateway.data(), gateway.admin());
-    show.say(&format!(
-        "\nThe gateway goes on serving, and the first server goes on having bad moments. Try it:\n\n  \
+    format!(
+        "\n{words}\n\n  \
          curl -i http://{data}/v1/chat/completions -d '{{\"model\":\"demo\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n  \
          curl -N http://{data}/v1/chat/completions -d '{{\"model\":\"demo\",\"stream\":true,\"messages\":[]}}'\n  \
          curl -s http://{admin}/metrics | grep outrigger_calls_total\n  \
          export OPENAI_BASE_URL=http://{data}/v1\n\nCtrl-C ends it."
-    ));
+    )
 }

@@ -7,6 +7,10 @@ use std::time::Duration;
 use super::story::ACTS;
 use super::tally::Tally;
 
+/// The head of the table.
+pub const HEAD: &str =
+    "                        calls    good     success   looked fine, was not   first word p50 / p99";
+
 /// Draws the run as it goes.
 pub struct Show {
     live: bool,
@@ -39,8 +43,7 @@ impl Show {
         let lines = [
             format!("  a bad day, act {} of {}: {title}   ({left} s left)", act + 1, ACTS.len()),
             String::new(),
-            "                        calls    good     success   looked fine, was not   first word p50 / p99"
-                .to_owned(),
+            HEAD.to_owned(),
             row("direct", direct),
             row("through Outrigger", through),
             String::new(),
@@ -64,8 +67,7 @@ impl Show {
         }
         let lost = through.calls() - through.good();
         self.say(&format!(
-            "\n{}\n{}\n{}\n\n  sends upstream per call: {:.2}    rescued: {}    lost: {lost}    ({} s, seed {seed})",
-            "                        calls    good     success   looked fine, was not   first word p50 / p99",
+            "\n{HEAD}\n{}\n{}\n\n  sends upstream per call: {:.2}    rescued: {}    lost: {lost}    ({} s, seed {seed})",
             row("direct", direct),
             row("through Outrigger", through),
             through.sends_per_call(),
@@ -88,11 +90,13 @@ impl Show {
     }
 }
 
-fn short(tally: &Tally) -> String {
+/// Good answers, calls and their share, in a few letters.
+pub fn short(tally: &Tally) -> String {
     format!("{:>4}/{:<4} {:>6.2} %", tally.good(), tally.calls(), tally.success() * 100.0)
 }
 
-fn row(name: &str, tally: &Tally) -> String {
+/// A row of the table.
+pub fn row(name: &str, tally: &Tally) -> String {
     let ms = |percentile| tally.first_ms(percentile).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
     format!(
         "  {name:<18} {:>8} {:>7} {:>9.2} % {:>20} {:>16} / {}",
@@ -105,7 +109,8 @@ fn row(name: &str, tally: &Tally) -> String {
     )
 }
 
-fn rescued(tally: &Tally) -> String {
+/// Good answers that took more than the first send, by how.
+pub fn rescued(tally: &Tally) -> String {
     let ways: Vec<String> = tally.rescued().iter().map(|(how, count)| format!("{count} {how}")).collect();
     if ways.is_empty() { "none yet".to_owned() } else { ways.join(", ") }
 }

@@ -69,6 +69,14 @@ impl Tally {
         firsts.get(at).map(|first| (first.as_secs_f64() * 1e4).round() / 10.0)
     }
 
+    /// For programs, with what only a gateway tells.
+    pub fn gateway_json(&self) -> Value {
+        let mut told = self.json();
+        told["sends_per_call"] = json!((self.sends_per_call() * 1e3).round() / 1e3);
+        told["rescued"] = json!(self.rescued);
+        told
+    }
+
     /// For programs.
     pub fn json(&self) -> Value {
         json!({

@@ -4,6 +4,7 @@
 
 mod faults;
 mod network;
+mod outage;
 mod reference;
 mod shapes;
 

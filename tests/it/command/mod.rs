@@ -1,6 +1,7 @@
 //! The real binary: what it prints, how it exits, how it serves and how it stops.
 
 mod docs;
+mod game_day;
 mod process;
 mod reload;
 
@@ -183,7 +184,7 @@ fn the_demo_ends_with_numbers_of_its_own() {
     assert!(told["outrigger"]["success_ratio"].as_f64() > told["direct"]["success_ratio"].as_f64(), "{told}");
     assert_eq!(told["outrigger"]["looked_fine_but_was_not"], 0, "{told}");
     assert!(told["outrigger"]["sends_per_call"].as_f64() >= Some(1.0), "{told}");
-    assert_eq!(told["seconds"], 4);
+    assert_eq!((&told["seconds"], &told["seed"], &told["scenario"]), (&4.into(), &7.into(), &"bad-day".into()));
 }
 
 #[test]

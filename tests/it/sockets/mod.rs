@@ -19,6 +19,7 @@ mod hostile;
 mod idempotency;
 mod load;
 mod models;
+mod network;
 mod passthrough;
 mod probes;
 mod reload;

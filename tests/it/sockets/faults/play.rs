@@ -29,6 +29,7 @@ const LONG: Timeouts = Timeouts {
 fn clocks(row: &Row) -> Timeouts {
     match row.gets {
         Gets::Error(_, "deadline_exceeded") => SHORT,
+        Gets::Error(_, "connect_timeout") => Timeouts { connect: SHORT.headers, ..LONG },
         Gets::InStream("stream_stalled") => Timeouts { idle: SHORT.idle, ..LONG },
         _ => LONG,
     }
@@ -52,9 +53,7 @@ impl Bench {
         let mut routes = Vec::new();
         let mut timeouts = vec![LONG];
         for (number, row) in rows.iter().enumerate() {
-            let scenario = format!("{PACE}\nrules: [{{ do: {{ {} }} }}]", row.fault);
-            let of_row =
-                [support::mock(&scenario).await, support::mock(&scenario).await, support::mock(&scenario).await];
+            let of_row = [server(row).await, server(row).await, server(row).await];
             urls.extend([of_row[0].base_url(), of_row[1].base_url()]);
             routes.push(route(format!("alone-{number}"), vec![1 + 2 * number], clocks(row)));
             routes.push(route(format!("pair-{number}"), vec![2 + 2 * number, 0], clocks(row)));
@@ -183,6 +182,15 @@ fn clip(answer: &Answer) -> String {
         text[from..].to_owned()
     });
     format!("{head:?} .. {tail:?} {:?}", answer.header("x-outrigger-trail"))
+}
+
+async fn server(row: &Row) -> mock::Running {
+    if row.covers.starts_with("network: ") {
+        let server = support::mock(PACE).await;
+        server.network(row.network, None).await;
+        return server;
+    }
+    support::mock(&format!("{PACE}\nrules: [{{ do: {{ {} }} }}]", row.fault)).await
 }
 
 fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettings {

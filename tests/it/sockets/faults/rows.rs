@@ -4,6 +4,7 @@ use Ask::{Json, Plain, Tools, Two};
 use Gets::{Error, InStream, Mended, Refused, Unchanged};
 use Kind::{Stream, Whole};
 use Second::{NotAsked, Rescues};
+use outrigger::mock::Network;
 
 /// What kind of answer is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,10 @@ pub enum Second {
 pub struct Row {
     /// The key, or `key: word`, of the vocabulary.
     pub covers: &'static str,
-    /// What the rule does.
+    /// What the rule does; of a network, what is said to the mock.
     pub fault: &'static str,
+    /// What the network before the server is like all the time.
+    pub network: Network,
     pub kind: Kind,
     pub ask: Ask,
     pub gets: Gets,
@@ -62,7 +65,12 @@ pub struct Row {
 }
 
 const fn row(covers: &'static str, fault: &'static str, kind: Kind, gets: Gets, second: Second) -> Row {
-    Row { covers, fault, kind, ask: Plain, gets, second, note: "" }
+    Row { covers, fault, network: Network::Up, kind, ask: Plain, gets, second, note: "" }
+}
+
+/// A row about the network before the server; its fault is what is said to `/_mock/network`.
+const fn net(covers: &'static str, network: Network, kind: Kind, gets: Gets, second: Second) -> Row {
+    Row { covers, fault: covers, network, kind, ask: Plain, gets, second, note: "" }
 }
 
 impl Row {
@@ -329,4 +337,20 @@ pub const ROWS: &[Row] = &[
     row("slow_read", "slow_read: 10KiB", Whole, Unchanged, NotAsked),
     row("slow_read", "slow_read: 0", Stream, Error(504, "deadline_exceeded"), Rescues),
     row("slow_read", "slow_read: 0", Whole, Error(504, "deadline_exceeded"), Rescues),
+    row("half_open", "half_open: 10s", Stream, Error(504, "deadline_exceeded"), Rescues),
+    row("half_open", "half_open: 10s", Whole, Error(504, "deadline_exceeded"), Rescues),
+    row("reset: head", "reset: head", Stream, Error(502, "reset_before_response"), Rescues),
+    row("reset: head", "reset: head", Whole, Error(502, "reset_before_response"), Rescues),
+    row("reset: request", "reset: request", Stream, Error(502, "reset_before_response"), Rescues),
+    row("reset: request", "reset: request", Whole, Error(502, "reset_before_response"), Rescues),
+    net("network: up", Network::Up, Stream, Unchanged, NotAsked),
+    net("network: up", Network::Up, Whole, Unchanged, NotAsked),
+    net("network: refuse", Network::Refuse, Stream, Error(502, "connect_refused"), Rescues),
+    net("network: refuse", Network::Refuse, Whole, Error(502, "connect_refused"), Rescues),
+    net("network: blackhole", Network::Blackhole, Stream, Error(504, "connect_timeout"), Rescues),
+    net("network: blackhole", Network::Blackhole, Whole, Error(504, "connect_timeout"), Rescues),
+    net("network: half_open", Network::HalfOpen, Stream, Error(504, "deadline_exceeded"), Rescues),
+    net("network: half_open", Network::HalfOpen, Whole, Error(504, "deadline_exceeded"), Rescues),
+    net("network: reset", Network::Reset, Stream, Error(502, "reset_before_response"), Rescues),
+    net("network: reset", Network::Reset, Whole, Error(502, "reset_before_response"), Rescues),
 ];
