@@ -186,6 +186,27 @@ pub enum Signal {
         /// How long it waited.
         waited: Duration,
     },
+    /// A send went out to a later target of its route.
+    Fallback {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// Why the targets before it were left, in one word of a closed list.
+        reason: &'static str,
+    },
+    /// A hedge was made or not made, and what came of it.
+    Hedge {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// What came of it, in one word of a closed list.
+        outcome: &'static str,
+    },
+    /// One of two sends of a hedged call was dropped because the other was faster.
+    HedgeWasted {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// Prompt tokens that its endpoint may have read for nothing, estimated.
+        tokens: u64,
+    },
     /// A send was given to an endpoint.
     Picked {
         /// The endpoint, as numbered in the settings.

@@ -99,7 +99,8 @@ impl Balance {
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
-        for endpoint in endpoints.iter().copied() {
+        let fit = |endpoint: &usize| !attempt.unfit.contains(endpoint);
+        for endpoint in endpoints.iter().copied().filter(fit) {
             let Ok(allowed) = self.endpoints.breakers.peek(endpoint, asking, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it, and nothing is while its health checks fail.
@@ -110,7 +111,7 @@ impl Balance {
             open.push(candidate(endpoint, allowed.share));
         }
         if open.is_empty() {
-            open = endpoints.iter().map(|endpoint| candidate(*endpoint, 1.0)).collect();
+            open = endpoints.iter().copied().filter(fit).map(|endpoint| candidate(endpoint, 1.0)).collect();
         }
         Some((up(open, |endpoint| self.endpoints.health.is_up(endpoint)), due))
     }

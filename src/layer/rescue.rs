@@ -124,6 +124,7 @@ impl Answered {
             used: self.pool.iter().copied().filter(other).collect(),
             place: None,
             upload: None,
+            unfit: Vec::new(),
             continuation: Some(Arc::clone(&continuation)),
             report: Arc::new(move |milestone| {
                 if matches!(milestone, crate::call::Milestone::Dispatched(_)) {

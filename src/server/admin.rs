@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::accept::Peer;
 use super::reload::unix;
 use super::{Current, Gateway};
-use crate::call::BreakerState;
+use crate::call::{BreakerState, Lack};
 use crate::clock;
 use crate::layer::state::CircuitView;
 
@@ -119,6 +119,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
                 "limit_mode": endpoint.concurrency.mode.as_str(),
                 "limit_max": endpoint.concurrency.max,
                 "breaker": told(&gateway, number),
+                "abilities": abilities(&gateway, number),
                 "probe": gateway.stacks.health.probed(number).map(|up| if up { "up" } else { "down" }),
             })
         })
@@ -159,6 +160,18 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "endpoints": endpoints,
         "keys": keys(&gateway, now),
     }))
+}
+
+/// What an endpoint is known to be able to do, and not: as configured or told, and as learnt from refusals.
+fn abilities(gateway: &Gateway, endpoint: usize) -> Value {
+    let view = gateway.stacks.capabilities.view(endpoint, clock::now());
+    let supports: serde_json::Map<String, Value> =
+        view.supports.iter().map(|(capability, can)| (capability.as_str().to_owned(), json!(can))).collect();
+    let learnt = view.learnt.iter().map(|(lack, left)| {
+        let window = if let Lack::Window(window) = lack { *window } else { None };
+        json!({ "lacks": lack.as_str(), "tokens": window, "believed_for_s": left.as_secs() })
+    });
+    json!({ "context_window": view.window, "supports": supports, "learnt": learnt.collect::<Vec<_>>() })
 }
 
 /// The client keys by name, and where their limits stand.

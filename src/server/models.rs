@@ -98,6 +98,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         target: 0,
         endpoint,
         used: Vec::new(),
+        unfit: Vec::new(),
         place: None,
         upload: None,
         continuation: None,

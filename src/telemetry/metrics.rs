@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use super::families::Adder;
-use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics};
+use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics, OnwardMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -35,6 +35,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// Sends to further targets and beside late ones.
+    pub onward: OnwardMetrics,
     /// The config that runs.
     pub config: ConfigMetrics,
     /// What is learnt of the endpoints beside the calls.
@@ -101,6 +103,7 @@ impl Metrics {
         let repeated = repeats(&add, routes)?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let onward = OnwardMetrics::new(&add, routes)?;
         let config = ConfigMetrics::new(&add, loaded.0, loaded.1)?;
         let health = HealthMetrics::new(&add, endpoints)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
@@ -123,15 +126,13 @@ impl Metrics {
             for direction in ["input", "output"] {
                 tokens.with_label_values(&[name.as_str(), direction, "reported"]);
             }
-            let budget = budget.with_label_values(&route);
-            budget.set(1.0);
             RouteMetrics {
                 first_token: first.with_label_values(&route),
                 inter_token: inter.with_label_values(&route),
                 overhead: overhead.with_label_values(&route),
                 attempts_per_call: per_call.with_label_values(&route),
                 in_flight: in_flight.with_label_values(&route),
-                budget,
+                budget: full(&budget, &route),
                 answered: calls.with_label_values(&[name.as_str(), Outcome::Ok.as_str(), NO_CLASS]),
                 name: name.clone(),
             }
@@ -149,6 +150,7 @@ impl Metrics {
             routes,
             endpoints: endpoints.to_vec(),
             load,
+            onward,
             config,
             health,
         })
@@ -261,6 +263,13 @@ impl Metrics {
     fn route(&self, number: Option<usize>) -> Option<&RouteMetrics> {
         number.and_then(|number| self.routes.get(number))
     }
+}
+
+/// A route's gauge of its budget, full.
+fn full(budgets: &prometheus::GaugeVec, route: &[&str]) -> Gauge {
+    let budget = budgets.with_label_values(route);
+    budget.set(1.0);
+    budget
 }
 
 /// What is told of breakers.
