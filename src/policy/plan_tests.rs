@@ -1,6 +1,7 @@
 //! The plan against tables of what should follow what, and against its invariants under random histories.
 
 use super::*;
+use crate::call::Retry;
 use crate::policy::{Backoff, RetrySettings, StreamSettings, Target, Timeouts};
 use proptest::prelude::*;
 
