@@ -12,10 +12,10 @@ use tower::ServiceBuilder;
 use crate::call::Sink;
 use crate::config::Settings;
 use crate::layer::room::Room;
-use crate::layer::state::{Breakers, Keys, Live, Rates, SharedBudget, Slots};
+use crate::layer::state::{Breakers, Capabilities, Hedges, Keys, Live, Rates, SharedBudget, Slots};
 use crate::layer::{
-    AdmitLayer, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints, Health,
-    HoldLayer, IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
+    AdmitLayer, Around, AttemptService, Balance, BreakerLayer, CallService, DeadlineLayer, DedupeLayer, Endpoints,
+    Health, HoldLayer, IdleLayer, Kin, LimitLayer, ObserveAttemptLayer, ObserveCallLayer, RetryLayer,
 };
 use crate::policy::{RouteSettings, StreamMode};
 use crate::transport::EndpointSettings;
@@ -24,7 +24,17 @@ pub use carried::Carried;
 /// The call stack of one route.
 #[rustfmt::skip]
 fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> CallService {
-    let budgets = Arc::clone(&shared.budgets[number]);
+    let around = Around {
+        names: Arc::clone(&shared.names),
+        budgets: Arc::clone(&shared.budgets[number]),
+        breakers: shared.endpoints.breakers.clone(),
+        kin: Arc::clone(&shared.kin),
+        health: shared.endpoints.health.clone(),
+        capabilities: shared.capabilities.clone(),
+        hedges: Arc::clone(&shared.hedges[number]),
+        slots: shared.endpoints.slots.clone(),
+        sink: Arc::clone(&shared.sink),
+    };
     CallService::new(ServiceBuilder::new()
         // One outcome per call: what is refused, cancelled or panics below is counted too.
         .layer(ObserveCallLayer::new(Arc::clone(&shared.sink), number, shared.live.clone()))
@@ -35,8 +45,7 @@ fn call_stack(number: usize, route: Arc<RouteSettings>, shared: &Shared) -> Call
         // Duplicates join before they cost: calls with the same `Idempotency-Key` are one execution below here.
         .layer(DedupeLayer::new(shared.keys.clone(), Arc::clone(&shared.sink), number, &route.name))
         // The only loop: starts the next send after a failure, beside a silent one, at the next target.
-        .layer(RetryLayer::new(number, Arc::clone(&route), Arc::clone(&shared.names), budgets, &shared.endpoints,
-            Arc::clone(&shared.kin), Arc::clone(&shared.sink)))
+        .layer(RetryLayer::new(number, Arc::clone(&route), around))
         // A stream kept until it is complete, where the route wants it: below the loop, so that whatever happens to it until
         // then is a failure that the loop goes on from.
         .layer(HoldLayer::new(route.streams.mode == StreamMode::Hold, shared.room.clone()))
@@ -75,8 +84,10 @@ struct Shared {
     names: Arc<Vec<String>>,
     endpoints: Endpoints,
     budgets: Vec<Arc<Vec<Arc<SharedBudget>>>>,
+    hedges: Vec<Arc<Hedges>>,
     room: Room,
     kin: Arc<Vec<Kin>>,
+    capabilities: Capabilities,
     rates: Rates,
     keys: Keys,
     /// Per route, the pool of each target.
@@ -99,6 +110,8 @@ pub struct Stacks {
     pub rates: Rates,
     /// One breaker per endpoint.
     pub breakers: Breakers,
+    /// What each endpoint can do.
+    pub capabilities: Capabilities,
     /// What the endpoints' probes say.
     pub health: Health,
     /// Per route, the number of each target's pool among the slots.
@@ -134,7 +147,9 @@ where
             breakers: breakers.clone(),
             health: carried.health(settings),
         },
+        capabilities: carried.capabilities(settings),
         budgets,
+        hedges: settings.routes.iter().map(|route| carried.hedges(settings, route)).collect(),
         room: carried.room(settings),
         kin: Arc::new(
             settings.endpoints.iter().map(|it| Kin { dialect: it.dialect, model: it.model.clone() }).collect(),
@@ -145,9 +160,9 @@ where
     };
     let routes = settings.routes.iter().cloned().map(Arc::new).enumerate();
     let calls = routes.map(|(number, route)| call_stack(number, route, &shared)).collect();
-    let Shared { endpoints, budgets, rates, room, pools, .. } = shared;
+    let Shared { endpoints, budgets, capabilities, rates, room, pools, .. } = shared;
     let Endpoints { stacks: attempts, health, .. } = endpoints;
-    Stacks { calls, attempts, budgets, slots, breakers, rates, room, health, pools }
+    Stacks { calls, attempts, budgets, slots, breakers, capabilities, rates, room, health, pools }
 }
 
 /// Targets of the same endpoints are one pool, whatever routes they stand in: one queue, in which the order of classes

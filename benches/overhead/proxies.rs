@@ -64,6 +64,8 @@ fn settings(upstream: SocketAddr) -> Settings {
             forward_client_key: false,
             dialect: Dialect::Auto,
             model: None,
+            window: None,
+            supports: Default::default(),
             timeouts: Timeouts::default(),
             concurrency: outrigger::policy::Concurrency::default(),
             breaker: BreakerSettings::default(),
@@ -79,6 +81,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             max_sends: MAX_SENDS,
             queue_wait: outrigger::policy::QUEUE_WAIT,
             streams: Default::default(),
+            hedge: Default::default(),
         }],
     }
 }

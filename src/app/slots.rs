@@ -1,7 +1,8 @@
-//! Asks servers that can tell how many sends they take at once, and hands it to the limits.
+//! Asks servers that can tell how many sends they take at once and how much a prompt may hold, and hands it to the limits
+//! and to what is known of their abilities.
 //!
-//! Only llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
-//! once an answer of its own has shown what it is. Nothing depends on it: who does not tell is learnt from.
+//! llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
+//! once an answer of its own has shown what it is; and vLLM's, by its list of models, where the config names it. Nothing depends on it: who does not tell is learnt from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// One task per endpoint that may tell; each runs until it is dropped.
 pub fn askers(gateway: &Arc<Gateway>, dialler: &Dialler) -> Vec<impl Future<Output = ()> + Send + use<>> {
     let endpoints = gateway.settings().endpoints.iter().enumerate();
-    let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp));
+    let may_tell = endpoints.filter(|(_, it)| matches!(it.dialect, Dialect::Auto | Dialect::LlamaCpp | Dialect::Vllm));
     let props = may_tell.filter_map(|(number, it)| Some((number, it.dialect, Props::new(it, dialler)?)));
     props.map(|(number, dialect, props)| ask(Arc::clone(gateway), number, dialect, props)).collect()
 }
@@ -28,8 +29,13 @@ async fn ask(gateway: Arc<Gateway>, endpoint: usize, dialect: Dialect, props: Pr
         slots.spotted(endpoint).await;
     }
     loop {
-        if let Some(total) = props.slots().await {
-            slots.found(endpoint, total, clock::now());
+        if let Some(told) = props.told().await {
+            if let Some(total) = told.slots {
+                slots.found(endpoint, total, clock::now());
+            }
+            if let Some(window) = told.window {
+                gateway.stacks().capabilities.tell(endpoint, window);
+            }
         }
         clock::sleep(EVERY).await;
     }

@@ -51,8 +51,10 @@ words! {
         Slow = "slow",
         /// The probe failed, or is still under way.
         Probe = "probe",
-        /// Circuits of several routes opened at the same endpoint.
+        /// Circuits of several routes or models opened at the same endpoint.
         Routes = "routes",
+        /// A second model came: what had opened it was the first's.
+        Parted = "parted",
         /// A rate limit with the time to wait.
         RateLimited = "rate_limited",
         /// The credential.
@@ -93,6 +95,7 @@ impl BreakerChange {
         (BreakerState::HalfOpen, BreakerReason::Elapsed),
         (BreakerState::Closed, BreakerReason::Recovered),
         (BreakerState::Closed, BreakerReason::Elapsed),
+        (BreakerState::Closed, BreakerReason::Parted),
         (BreakerState::Closed, BreakerReason::Operator),
         (BreakerState::Cooldown, BreakerReason::RateLimited),
         (BreakerState::Credential, BreakerReason::Credential),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{AttemptKind, Class, Counts, Retry};
+use super::{AttemptKind, Class, Counts, Lack, Retry};
 
 /// An upstream's own error answer, kept to be passed on where it is the caller's to read.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Failure {
     pub fingerprint: Option<u64>,
     /// The request never reached the model (refused, or a stale pooled connection): repeating it costs nothing.
     pub unsent: bool,
+    /// What the endpoint lacks for this call: whoever may have it can still be asked, whatever `retry` says.
+    pub lacks: Option<Lack>,
 }
 
 impl Failure {
@@ -51,6 +53,7 @@ impl Failure {
             original: None,
             fingerprint: None,
             unsent: false,
+            lacks: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod body;
 mod breaker;
+mod capability;
 mod class;
 mod error;
 mod reply;
@@ -13,6 +14,7 @@ mod signal;
 
 pub use body::{Piece, PieceStream, RequestBody, Upload};
 pub use breaker::{BreakerChange, BreakerReason, BreakerState};
+pub use capability::{Asks, Capability, Lack};
 pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{Class, RequestBody, Upload, Usage, Verdict};
+use super::{Asks, Class, RequestBody, Upload, Usage, Verdict};
 
 /// Which API surface a call came in on. Each has its own shape of answers, streams and errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +129,8 @@ pub struct Call {
     pub max_tokens: Option<u64>,
     /// Rough prompt size in bytes: the body's length. Patience grows with it.
     pub prompt_bytes: usize,
+    /// What it asks of a model.
+    pub asks: Asks,
     /// A number for the beginning of the prompt, where the route has a pool that goes by it.
     pub prefix: Option<u64>,
     /// When the request line was read, monotonic.
@@ -320,8 +322,8 @@ pub struct Attempt {
     pub endpoint: usize,
     /// Endpoints this call has asked already; they are chosen only when nothing else is left.
     pub used: Vec<usize>,
-    /// Endpoints that this call is not to ask now, at any rate.
-    pub barred: Vec<usize>,
+    /// Endpoints that cannot serve it, or are not to; they are never chosen.
+    pub unfit: Vec<usize>,
     /// Its place at the endpoint, once it has one.
     pub place: Option<Place>,
     /// The streamed body, for the one send that may carry it.

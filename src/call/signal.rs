@@ -182,7 +182,7 @@ pub enum SendStage {
         kind: AttemptKind,
         /// Which target of the route, counted from 0.
         target: usize,
-        /// Whether the target's budget paid for it.
+        /// Whether the target's budget of repeats paid for it.
         paid: bool,
     },
     /// It waits for a place at one of these endpoints, as numbered in the settings.
@@ -222,6 +222,27 @@ pub enum Signal {
         route: usize,
         /// How long it waited.
         waited: Duration,
+    },
+    /// A send went out to a later target of its route.
+    Fallback {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// Why the targets before it were left, in one word of a closed list.
+        reason: &'static str,
+    },
+    /// A hedge was made or not made, and what came of it.
+    Hedge {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// What came of it, in one word of a closed list.
+        outcome: &'static str,
+    },
+    /// One of two sends of a hedged call was dropped because the other was faster.
+    HedgeWasted {
+        /// The route, as numbered in the settings.
+        route: usize,
+        /// Prompt tokens that its endpoint may have read for nothing, estimated.
+        tokens: u64,
     },
     /// A send was given to an endpoint.
     Picked {

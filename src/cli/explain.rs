@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{FAILED, FINE, SourceArgs, output};
+use crate::call::Capability;
+use crate::config::show::percentile;
 use crate::config::units::{show_amount, show_duration, show_ratio};
 use crate::config::{ClientKey, Loaded, Part};
 use crate::policy::glob;
@@ -113,7 +115,13 @@ fn targets(loaded: &Loaded, route: &RouteSettings, model: Option<&str>) -> Vec<[
                 (None, Some(asked)) => format!("sends `{asked}`"),
                 (None, None) => "sends the model asked for".to_owned(),
             };
-            let what = format!("{sent}, dialect {}, {}", endpoint.dialect.as_str(), credential(endpoint));
+            let mut what = format!("{sent}, dialect {}, {}", endpoint.dialect.as_str(), credential(endpoint));
+            if let Some(window) = endpoint.window {
+                let _ = write!(what, ", holds {window} tokens");
+            }
+            for capability in Capability::ALL.into_iter().filter(|one| endpoint.supports.get(*one) == Some(false)) {
+                let _ = write!(what, ", no {}", capability.as_str());
+            }
             rows.push([head, endpoint.name.clone(), endpoint.url.clone(), what]);
         }
     }
@@ -132,7 +140,7 @@ fn credential(endpoint: &EndpointSettings) -> String {
 fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
     let row = |key: &str, value: String| [key.to_owned(), value, part.origin(key).to_string(), String::new()];
     let (timeouts, retry) = (route.timeouts, route.retry);
-    vec![
+    let mut rows = vec![
         row("timeouts.headers", show_duration(timeouts.headers)),
         row("timeouts.first_token", show_duration(timeouts.first_token)),
         row("timeouts.total", show_duration(timeouts.total)),
@@ -145,7 +153,14 @@ fn policy(route: &RouteSettings, part: &Part) -> Vec<[String; 4]> {
         row("queue.wait", show_duration(route.queue_wait)),
         row("stream", route.streams.mode.as_str().to_owned()),
         row("rescue", if route.streams.rescue { "continue" } else { "off" }.to_owned()),
-    ]
+    ];
+    let hedge = route.hedge;
+    if !hedge.on {
+        rows.push(row("hedge", "off".to_owned()));
+        return rows;
+    }
+    rows.extend([row("hedge.after", percentile(hedge.after)), row("hedge.budget", show_ratio(hedge.budget))]);
+    rows
 }
 
 fn clocks(loaded: &Loaded, number: usize) -> Vec<[String; 4]> {

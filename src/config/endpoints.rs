@@ -5,8 +5,9 @@
 
 use secrecy::SecretString;
 
+use crate::call::Capability;
 use crate::dialect::Dialect;
-use crate::policy::ProbeSettings;
+use crate::policy::{ProbeSettings, Supports};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 use super::origin::{Origin, Part};
@@ -86,6 +87,8 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
             forward_client_key: false,
             dialect: dialect.unwrap_or_default(),
             model: item.get("model").and_then(Node::text).map(str::to_owned),
+            window: item.get("context_window").and_then(Node::text).and_then(|text| text.parse().ok()),
+            supports: supports(item),
             timeouts: policy.timeouts,
             breaker: policy.breaker,
             concurrency: policy.concurrency,
@@ -97,6 +100,18 @@ fn one(item: &Node, defaults: &Policy, reading: &mut Reading<'_>) -> Endpoint {
         part: policy.part,
         idle_clocks,
     }
+}
+
+fn supports(item: &Node) -> Supports {
+    let mut supports = Supports::default();
+    for capability in Capability::ALL {
+        match item.get("supports").and_then(|given| given.get(capability.as_str())).and_then(Node::text) {
+            Some("on") => supports.set(capability, true),
+            Some("off") => supports.set(capability, false),
+            _ => {}
+        }
+    }
+    supports
 }
 
 fn probe(item: &Node, reading: &mut Reading<'_>) -> Option<ProbeSettings> {

@@ -130,11 +130,11 @@ use Type::{
     Targets, Text, Url,
 };
 
+const ON_OFF: Type = Choice(&["on", "off"]);
 const TOP: &[Place] = &[Top];
 const DER: &[Place] = &[Defaults, Endpoint, Route];
 const DE: &[Place] = &[Defaults, Endpoint];
 const DR: &[Place] = &[Defaults, Route];
-const E: &[Place] = &[Endpoint];
 const R: &[Place] = &[Route];
 
 /// The table.
@@ -281,7 +281,23 @@ pub static ROWS: &[Row] = &[
         "Kind of server; `auto` finds out.",
     ),
     open("endpoints[].model", TOP, Text, "qwen3-8b", "Model sent upstream instead of the one the caller named."),
-    later("context_window", E, "Tokens the model can hold."),
+    open(
+        "endpoints[].context_window",
+        TOP,
+        Count(16, 1_000_000_000),
+        "32768",
+        "Tokens its model can hold; not given, it is found out where the server tells. A longer prompt is not sent there.",
+    ),
+    open(
+        "endpoints[].supports.tools",
+        TOP,
+        ON_OFF,
+        "off",
+        "Whether its model calls tools; not given, a refusal tells. With `off`, no call with tools is sent there.",
+    ),
+    open("endpoints[].supports.json_schema", TOP, ON_OFF, "off", "The same for answers after a JSON schema."),
+    open("endpoints[].supports.vision", TOP, ON_OFF, "off", "The same for images."),
+    open("endpoints[].supports.audio", TOP, ON_OFF, "off", "The same for sound."),
     open(
         "endpoints[].probe.path",
         TOP,
@@ -351,6 +367,20 @@ pub static ROWS: &[Row] = &[
     ),
     key("concurrency.max", DE, Count(1, 100_000), "256", "Most sends in flight at the endpoint, whatever was learnt."),
     key(
+        "hedge.after",
+        DR,
+        Choice(&["p50", "p75", "p90", "p95", "p98", "p99"]),
+        "p95",
+        "How late the first token must be, by what is usual there, before another endpoint of the pool is asked beside.",
+    ),
+    key(
+        "hedge.budget",
+        DR,
+        Ratio,
+        "5%",
+        "Hedges as a share of traffic; at least as large as the share of calls that are late.",
+    ),
+    key(
         "connections.max_age",
         DE,
         Duration,
@@ -364,7 +394,6 @@ pub static ROWS: &[Row] = &[
         "30s",
         "How long the addresses of a name are believed; the last good ones are kept while lookup fails.",
     ),
-    later("hedge", DR, "Starts a second send when the first is slow."),
     key(
         "queue.wait",
         DR,
@@ -440,7 +469,12 @@ pub const REQUIRED: &[&str] = &[
 ];
 
 /// Maps in whose place `off` may stand.
-const SWITCHES: &[&str] = &["breaker"];
+const SWITCHES: &[&str] = &["breaker", "hedge"];
+
+/// Whether the map at `path` is off where it is not given.
+pub fn is_off(path: &str) -> bool {
+    path.rsplit('.').next() == Some("hedge")
+}
 
 /// Whether `off` may stand in place of the map at `path`.
 pub fn may_be_off(path: &str) -> bool {

@@ -9,6 +9,7 @@ use crate::policy::glob;
 use crate::transport::settings::Credential;
 
 use super::endpoints::Endpoint;
+use super::origin::Origin;
 use super::report::{Code, Problem};
 use super::routes::Route;
 use super::tree::Span;
@@ -29,7 +30,7 @@ pub fn look(endpoints: &[Endpoint], routes: &[Route], problems: &mut Vec<Problem
         }
         clocks(route, problems);
         sends(route, problems);
-        repeated(route, endpoints, problems);
+        lone_hedge(route, routes, problems);
         shadowed(route, &routes[..index], problems);
     }
     unused(endpoints, routes, problems);
@@ -123,16 +124,23 @@ fn sends(route: &Route, problems: &mut Vec<Problem>) {
     }
 }
 
-fn repeated(route: &Route, endpoints: &[Endpoint], problems: &mut Vec<Problem>) {
-    let mut seen: HashSet<usize> = HashSet::new();
-    for (_, number, span) in &route.names {
-        if !seen.insert(*number) {
-            let name = endpoints.get(*number).map_or("", |endpoint| endpoint.settings.name.as_str());
-            problems.push(
-                Problem::new(Code::RepeatedTarget, *span, format!("`{name}` stands twice in `targets`"))
-                    .label("has been asked by then; `retry.attempts` is how often"),
-            );
-        }
+/// A hedge goes to another endpoint of the same pool; where there is none, there is no hedge.
+fn lone_hedge(route: &Route, routes: &[Route], problems: &mut Vec<Problem>) {
+    let has_pool = |route: &Route| route.settings.targets.iter().any(|target| target.endpoints.len() > 1);
+    let part = &route.policy.part;
+    let Some(key) = ["hedge", "hedge.after", "hedge.budget"].into_iter().find(|key| part.span(key).is_some()) else {
+        return;
+    };
+    // What `defaults` says is for those that have a pool, if any has.
+    let elsewhere = matches!(part.origin(key), Origin::Defaults(_)) && routes.iter().any(has_pool);
+    if route.settings.hedge.on && !has_pool(route) && !elsewhere {
+        let span = part.span(key).unwrap_or_default();
+        let name = &route.settings.name;
+        problems.push(
+            Problem::new(Code::LoneHedge, span, format!("`hedge` does nothing on the route `{name}`"))
+                .label("no target of it is a pool")
+                .help("write `targets: [{ balance: [a, b] }]` where two endpoints serve the same model"),
+        );
     }
 }
 

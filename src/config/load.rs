@@ -137,6 +137,8 @@ pub fn from_upstream(address: &str, overrides: &Overrides) -> Result<Loaded, Rep
         forward_client_key: false,
         dialect: Dialect::Auto,
         model: None,
+        window: None,
+        supports: Default::default(),
         timeouts: policy.timeouts,
         breaker: policy.breaker,
         concurrency: policy.concurrency,

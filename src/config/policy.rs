@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::policy::HedgeSettings;
 use crate::policy::settings::{
     BreakerSettings, Concurrency, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, StreamSettings, Timeouts,
 };
@@ -32,6 +33,8 @@ pub struct Policy {
     pub connections: Connections,
     /// Wait for a place.
     pub queue_wait: Duration,
+    /// A send beside one that is late.
+    pub hedge: HedgeSettings,
     /// Streams.
     pub streams: StreamSettings,
     /// Where each was given.
@@ -48,6 +51,7 @@ impl Default for Policy {
             concurrency: Concurrency::default(),
             connections: Connections::default(),
             queue_wait: QUEUE_WAIT,
+            hedge: HedgeSettings::default(),
             streams: StreamSettings::default(),
             part: Part::default(),
         }
@@ -90,6 +94,12 @@ impl Policy {
         over.read("connections.max_age", &mut merged.connections.max_age, |text| units::duration(text).ok());
         over.clock("connections.dns_refresh", &mut merged.connections.dns_refresh);
         over.read("queue.wait", &mut merged.queue_wait, |text| units::duration(text).ok());
+        over.switch("hedge", &mut merged.hedge.on);
+        over.read("hedge.after", &mut merged.hedge.after, |text| {
+            let percentile: f64 = text.strip_prefix('p')?.parse().ok()?;
+            (50.0..100.0).contains(&percentile).then_some(percentile / 100.0)
+        });
+        over.read("hedge.budget", &mut merged.hedge.budget, |text| units::ratio(text).ok());
         over.read("rescue", &mut merged.streams.rescue, |text| match text {
             "off" => Some(false),
             "continue" => Some(true),
@@ -136,6 +146,22 @@ impl Policy {
                 .label("the first wait would pass the longest")
                 .help("make `base` at most `max`"),
             );
+        }
+        let HedgeSettings { on, after, budget } = self.hedge;
+        let least = self.hedge.least_budget();
+        if on && budget + 1e-9 < least {
+            let span = self.later("hedge", "hedge.budget");
+            let span = if span.line > 0 { span } else { self.later("hedge.after", "hedge.after") };
+            let (share, least) = (units::show_ratio(budget), units::show_ratio(least));
+            let percentile = (after * 100.0).round();
+            let message = format!("`hedge.budget` ({share}) is less than the share of calls that are late ({least})");
+            let problem = Problem::new(Code::Conflict, span, message)
+                .label("would be spent before most of the late calls")
+                .help(format!("make `budget` at least {least}, or hedge later than `after: p{percentile}`"));
+            // What `defaults` says is said once, not by each route.
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ with every key, `outrigger check` reads one without starting anything, `outrigge
 - A relative path starts at the directory of the config file.
 - Values merge in this order: built in, `defaults`, the endpoint or the route.
 - `breaker: off` in place of its map switches the breaker off; a map under an endpoint switches it on again.
+- Hedging is off until there is a `hedge` map; `hedge: {}` has both defaults, `hedge: off` on a route switches it off there.
 - Without `routes`, a file with exactly one endpoint sends every call there.
 ";
 

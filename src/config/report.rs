@@ -75,14 +75,14 @@ codes! {
     BadFile = "E024";
     /// The data port is open to other machines and asks for no key.
     OpenDoor = "E025";
+    /// A target of a route repeats an earlier one.
+    RepeatedTarget = "E026";
     /// The call's deadline passes before a clock inside it can.
     ShortTotal = "W101";
     /// More sends are configured than `max_sends` lets happen.
     UnusedSends = "W102";
     /// Retries are configured and their budget is zero.
     NoBudget = "W103";
-    /// A target repeats an earlier one, so it can never help.
-    RepeatedTarget = "W104";
     /// A key would cross the network in the clear.
     PlainKey = "W105";
     /// A route that no call can reach.
@@ -93,6 +93,8 @@ codes! {
     WrongPlace = "W108";
     /// Something in the environment or on the command line is passed over.
     PassedOver = "W109";
+    /// Hedging is on where no target is a pool.
+    LoneHedge = "W110";
 }
 
 impl Code {

@@ -44,9 +44,24 @@ pub fn read(root: &Node, defaults: &Policy, endpoints: &[Endpoint], reading: &mu
             );
         }
         route.policy.conflicts(reading.problems);
+        repeated(&route, endpoints, reading.problems);
         routes.push(route);
     }
     routes
+}
+
+/// Whoever has been asked has been asked: a target that stands twice can only be a mistake, or a loop.
+fn repeated(route: &Route, endpoints: &[Endpoint], problems: &mut Vec<Problem>) {
+    for (at, (_, number, span)) in route.names.iter().enumerate() {
+        if let Some((_, _, first)) = route.names[..at].iter().find(|(_, earlier, _)| earlier == number) {
+            let name = endpoints.get(*number).map_or("", |endpoint| endpoint.settings.name.as_str());
+            problems.push(
+                Problem::new(Code::RepeatedTarget, *span, format!("`{name}` stands twice in `targets`"))
+                    .label(format!("has been asked by then, from line {}", first.line))
+                    .help("name each endpoint once; `retry.attempts` is how often it is asked"),
+            );
+        }
+    }
 }
 
 /// Without routes one endpoint can only mean one thing; more could mean several.
@@ -85,6 +100,7 @@ pub fn catch_all(policy: Policy) -> Route {
             max_sends: policy.max_sends,
             queue_wait: policy.queue_wait,
             streams: policy.streams,
+            hedge: policy.hedge,
         },
         policy,
         span: Span::default(),
@@ -119,6 +135,7 @@ fn one(item: &Node, index: usize, defaults: &Policy, endpoints: &[Endpoint], rea
             max_sends: policy.max_sends,
             queue_wait: policy.queue_wait,
             streams: policy.streams,
+            hedge: policy.hedge,
         },
         policy,
         span,

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use crate::call::Capability;
+use crate::policy::HedgeSettings;
 use crate::policy::settings::{BreakerSettings, Concurrency, RetrySettings, Spread, Timeouts};
 use crate::transport::settings::{Connections, Credential, EndpointSettings};
 
@@ -105,6 +107,7 @@ pub fn yaml(settings: &Settings) -> String {
         let _ = writeln!(out, "    queue:\n      wait: {}", show_duration(route.queue_wait));
         let _ = writeln!(out, "    stream: {}", route.streams.mode.as_str());
         let _ = writeln!(out, "    rescue: {}", text(if route.streams.rescue { "continue" } else { "off" }));
+        hedge(&mut out, &route.hedge);
     }
     out
 }
@@ -121,6 +124,17 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
     let _ = writeln!(out, "    dialect: {}", endpoint.dialect.as_str());
     if let Some(model) = &endpoint.model {
         let _ = writeln!(out, "    model: {}", text(model));
+    }
+    if let Some(window) = endpoint.window {
+        let _ = writeln!(out, "    context_window: {window}");
+    }
+    let said: Vec<String> = Capability::ALL
+        .into_iter()
+        .filter_map(|one| Some((one.as_str(), endpoint.supports.get(one)?)))
+        .map(|(name, can)| format!("{name}: {}", if can { "on" } else { "off" }))
+        .collect();
+    if !said.is_empty() {
+        let _ = writeln!(out, "    supports: {{ {} }}", said.join(", "));
     }
     let Timeouts { connect, idle, .. } = endpoint.timeouts;
     let _ =
@@ -140,6 +154,20 @@ fn one_endpoint(out: &mut String, endpoint: &EndpointSettings) {
     }
     let _ = writeln!(out, "    concurrency:\n      mode: {}\n      max: {max}", mode.as_str());
     breaker(out, &endpoint.breaker);
+}
+
+fn hedge(out: &mut String, hedge: &HedgeSettings) {
+    if !hedge.on {
+        out.push_str("    hedge: off\n");
+        return;
+    }
+    let _ = writeln!(out, "    hedge:\n      after: {}", percentile(hedge.after));
+    let _ = writeln!(out, "      budget: {}", show_ratio(hedge.budget));
+}
+
+/// A quantile as the config file has it: `p95`.
+pub fn percentile(quantile: f64) -> String {
+    format!("p{}", (quantile * 100.0).round())
 }
 
 fn breaker(out: &mut String, breaker: &BreakerSettings) {

@@ -36,8 +36,10 @@ fn is_list_or_value(path: &str) -> bool {
 fn entry(out: &mut String, path: &str, name: &str, indent: usize, off: bool) {
     match keys::find(path) {
         Some(Found::Value(row)) => value(out, row, path, name, indent, off),
+        Some(Found::Map) if keys::is_off(path) => push(out, indent, off, &format!("{name}: off"), section_why(path)),
         Some(Found::Map) => {
-            let off = off || path == "endpoints[].probe";
+            // A map of which nothing is given by itself would be an empty one.
+            let off = off || matches!(path, "endpoints[].supports" | "endpoints[].probe");
             push(out, indent, off, &format!("{name}:"), section_why(path));
             for child in keys::children(path, false) {
                 entry(out, &keys::join(path, child), child, indent + 2, off);
@@ -66,6 +68,7 @@ fn member(out: &mut String, path: &str, indent: usize, off: bool) {
                 ("timeouts", false) => "timeouts: { connect: 1s }",
                 ("breaker", _) => "breaker: off",
                 ("concurrency", _) => "concurrency: { mode: fixed, max: 4 }",
+                ("hedge", _) => "hedge: { after: p95, budget: 5% }",
                 ("connections", _) => "connections: { max_age: 1m }",
                 ("queue", _) => "queue: { wait: 1s }",
                 ("stream", _) => "stream: hold",
@@ -102,6 +105,10 @@ fn section_why(path: &str) -> &'static str {
         "endpoints[].probe" => "Asks for the endpoint's health in the background.",
         "defaults" => "Policy wherever an endpoint or a route does not say otherwise.",
         "defaults.breaker" => "Leaves an endpoint alone that keeps failing; `breaker: off` never does.",
+        "defaults.hedge" => {
+            "A second send beside one that is late, as `{ after: p95, budget: 5% }`: in a pool, for streams."
+        }
+        "endpoints[].supports" => "What its model can do; a call that needs more is not sent there.",
         "routes" => "Which model goes where; the first route that matches wins.",
         _ => "",
     }

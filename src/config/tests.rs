@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::call::Priority;
-use crate::policy::ProbeSettings;
+use crate::call::{Capability, Priority};
 use crate::policy::settings::{
     BreakerSettings, Concurrency, IdempotencySettings, MAX_SENDS, Mode, QUEUE_WAIT, RetrySettings, StreamMode, Timeouts,
 };
+use crate::policy::{HedgeSettings, ProbeSettings};
 use crate::transport::settings::{Connections, Credential};
 
 fn root() -> PathBuf {
@@ -81,6 +81,7 @@ fn the_starter_changes_no_default() {
     assert_eq!(loaded.settings.endpoints[0].concurrency, Concurrency::default());
     assert_eq!(loaded.settings.endpoints[0].timeouts, Timeouts::default());
     assert_eq!(loaded.settings.endpoints[0].breaker, BreakerSettings::default());
+    assert_eq!(route.hedge, HedgeSettings::default());
     assert_eq!(loaded.settings.endpoints[0].connections, Connections::default());
     assert_eq!(loaded.settings.endpoints[0].probe, None);
     let mut bare = resolve::built_in();
@@ -145,6 +146,46 @@ fn a_breaker_is_off_or_a_map() {
     {
         assert_eq!(with(wrong, "").unwrap_err().problems[0].code, code, "{wrong}");
     }
+}
+
+#[test]
+fn hedging_is_off_or_a_map() {
+    let with = |defaults: &str, route: &str| {
+        let source = format!(
+            "version: 1\nendpoints: [{{ name: a, url: \"http://127.0.0.1:1\" }}, {{ name: b, url: \"http://127.0.0.1:2\" }}]\n\
+             defaults: {{ max_sends: 4{defaults} }}\nroutes: [{{ targets: [{{ balance: [a, b] }}]{route} }}]\n"
+        );
+        text(&source).map(|loaded| loaded.settings.routes[0].hedge)
+    };
+    let own = HedgeSettings::default();
+    assert!(!own.on);
+    assert_eq!(with("", "").unwrap(), own);
+    assert_eq!(with("", ", hedge: {}").unwrap(), HedgeSettings { on: true, ..own });
+    let early = HedgeSettings { on: true, after: 0.9, budget: 0.12 };
+    assert_eq!(with(", hedge: { after: p90, budget: 12% }", "").unwrap(), early);
+    assert_eq!(
+        with(", hedge: { after: p90, budget: 12% }", ", hedge: off").unwrap(),
+        HedgeSettings { on: false, ..early }
+    );
+    for (wrong, code) in
+        [("on", Code::WrongType), ("{ after: p1 }", Code::BadValue), ("{ budget: 4% }", Code::Conflict)]
+    {
+        assert_eq!(with("", &format!(", hedge: {wrong}")).unwrap_err().problems[0].code, code, "{wrong}");
+    }
+}
+
+#[test]
+fn an_endpoint_s_abilities_are_read() {
+    let source = "version: 1\nendpoints: [{ name: a, url: \"http://127.0.0.1:1\", context_window: 32768, \
+                  supports: { tools: off, vision: on } }]\n";
+    let loaded = text(source).unwrap();
+    let endpoint = &loaded.settings.endpoints[0];
+    assert_eq!(endpoint.window, Some(32768));
+    let said = Capability::ALL.map(|capability| endpoint.supports.get(capability));
+    assert_eq!(said, [Some(false), None, Some(true), None]);
+    assert!(
+        show::yaml(&loaded.settings).contains("    context_window: 32768\n    supports: { tools: off, vision: on }\n")
+    );
 }
 
 #[test]

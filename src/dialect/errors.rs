@@ -15,8 +15,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName};
 
-use super::{Dialect, retry_after, words};
-use crate::call::{Class, Failure, Original, Retry};
+use super::{Dialect, lacks, retry_after, words};
+use crate::call::{Class, Failure, Lack, Original, Retry};
 use crate::wire::{ErrorKind, WireError, error};
 
 /// Longest message passed on, in bytes.
@@ -41,8 +41,9 @@ const HOP_BY_HOP: [&str; 9] = [
 /// Sorts an error answer. `wall` is the time of day, for dates in `retry-after`.
 pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8], wall: SystemTime) -> Failure {
     let error = error::parse(Some(status), body);
-    let class = words::said(dialect, Some(status), &error).unwrap_or_else(|| by_status(status, &error));
+    let (class, lacks) = sorted(dialect, Some(status), &error, || by_status(status, &error));
     let mut failure = Failure::new(class, message(class, &error)).with_status(status);
+    failure.lacks = lacks;
     if matches!(status, 300..=399 | 501 | 505) {
         failure.retry = stricter(failure.retry);
     }
@@ -64,17 +65,36 @@ pub fn classify(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8],
 
 /// Sorts an error found inside a stream or inside a success.
 pub fn from_wire_error(dialect: Dialect, error: &WireError) -> Failure {
-    let class = match error.kind {
-        ErrorKind::Undecodable => Class::Undecodable,
-        ErrorKind::Reported => words::said(dialect, error.status, error)
-            .or_else(|| error.status.filter(|status| *status >= 400).map(|status| by_status(status, error)))
-            .or_else(|| words::kind(error))
-            .unwrap_or(Class::InbandError),
+    let (class, lacks) = match error.kind {
+        ErrorKind::Undecodable => (Class::Undecodable, None),
+        ErrorKind::Reported => sorted(dialect, error.status, error, || {
+            let by_status = error.status.filter(|status| *status >= 400).map(|status| by_status(status, error));
+            by_status.or_else(|| words::kind(error)).unwrap_or(Class::InbandError)
+        }),
     };
     let mut failure = Failure::new(class, message(class, error));
+    failure.lacks = lacks;
     failure.status = error.status;
     failure.retry_after = (class == Class::ModelLoading).then_some(LOADING);
     failure
+}
+
+/// The class, and what the server lacks if that is why it refused.
+fn sorted(
+    dialect: Dialect,
+    status: Option<u16>,
+    error: &WireError,
+    otherwise: impl FnOnce() -> Class,
+) -> (Class, Option<Lack>) {
+    match words::said(dialect, status, error) {
+        Some(Class::ContextOverflow) => (Class::ContextOverflow, Some(Lack::Window(lacks::window(error)))),
+        Some(class) => (class, None),
+        // Whatever the status, it is the request that this model cannot serve, and no fault of the server's.
+        None => match lacks::capability(status, error) {
+            Some(capability) => (Class::Upstream400, Some(Lack::Of(capability))),
+            None => (otherwise(), None),
+        },
+    }
 }
 
 /// What a status alone means.

@@ -6,6 +6,7 @@
 
 pub mod continuation;
 pub mod errors;
+mod lacks;
 pub mod retry_after;
 pub mod stream;
 mod words;

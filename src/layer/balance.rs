@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tower::{Service, ServiceExt};
 
-use super::state::{Asked, Breakers, Line, Permit, Slots, Turn};
+use super::state::{Asked, Asking, Breakers, Line, Permit, Slots, Turn};
 use super::{AttemptService, Health, Pending};
 use crate::call::{Attempt, AttemptKind, AttemptReply, Call, Class, Failure, SendStage, SendStep, Signal, Sink};
 use crate::clock;
@@ -98,12 +98,14 @@ impl Balance {
             let id = self.endpoints.ids.get(endpoint).copied().unwrap_or_default();
             Candidate { endpoint, share, affinity: prefix.map(|prefix| affinity(prefix, id)) }
         };
+        let model = attempt.call.model.as_deref();
+        let asking = attempt.route.map(|route| Asking { route, model });
         let now = clock::now();
         let mut open = Vec::with_capacity(endpoints.len());
         let mut due = None;
-        let may = || endpoints.iter().copied().filter(|endpoint| !attempt.barred.contains(endpoint));
-        for endpoint in may() {
-            let Ok(allowed) = self.endpoints.breakers.peek(endpoint, attempt.route, now) else { continue };
+        let fit = |endpoint: &usize| !attempt.unfit.contains(endpoint);
+        for endpoint in endpoints.iter().copied().filter(fit) {
+            let Ok(allowed) = self.endpoints.breakers.peek(endpoint, asking, now) else { continue };
             // The sooner a probe is sent, the sooner the endpoint is back. What can be sent only once is not risked
             // on it, and nothing is while its health checks fail.
             let may_probe = attempt.call.body.replayable() && self.endpoints.health.is_up(endpoint);
@@ -113,7 +115,7 @@ impl Balance {
             open.push(candidate(endpoint, allowed.share));
         }
         if open.is_empty() {
-            open = may().map(|endpoint| candidate(endpoint, 1.0)).collect();
+            open = endpoints.iter().copied().filter(fit).map(|endpoint| candidate(endpoint, 1.0)).collect();
         }
         Some((up(open, |endpoint| self.endpoints.health.is_up(endpoint)), due))
     }

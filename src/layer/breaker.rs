@@ -12,7 +12,7 @@ use futures_core::Stream;
 use tower::{Layer, Service};
 
 use super::Pending;
-use super::state::{Breakers, Entry};
+use super::state::{Asking, Breakers, Entry};
 use crate::call::{Attempt, AttemptReply, Class, Counts, Failure, Fate, Payload, Piece, PieceStream, Surface, Verdict};
 use crate::clock;
 
@@ -65,7 +65,8 @@ where
             }
             return Box::pin(self.inner.call(attempt));
         };
-        let entry = match self.breakers.enter(attempt.endpoint, route, attempt.target, started) {
+        let asking = Asking { route, model: attempt.call.model.as_deref() };
+        let entry = match self.breakers.enter(attempt.endpoint, asking, attempt.target, started) {
             Ok(entry) => entry,
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };

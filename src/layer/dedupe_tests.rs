@@ -126,6 +126,7 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         include_usage: false,
         max_tokens: None,
         choices: 1,
+        asks: Default::default(),
         prompt_bytes: 2,
         prefix: None,
         started: now,

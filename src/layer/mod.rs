@@ -34,7 +34,7 @@ pub use limit::LimitLayer;
 pub use observe_attempt::ObserveAttemptLayer;
 pub use observe_call::ObserveCallLayer;
 pub use rescue::Kin;
-pub use retry::RetryLayer;
+pub use retry::{Around, RetryLayer};
 
 /// The call stack of one route, boxed at its outside.
 pub type CallService = BoxCloneSyncService<CallRequest, Reply, CallError>;

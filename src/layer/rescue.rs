@@ -125,9 +125,9 @@ impl Answered {
             endpoint: self.endpoint,
             // Another of its kind first; it itself where there is none.
             used: self.pool.iter().copied().filter(other).collect(),
-            barred: Vec::new(),
             place: None,
             upload: None,
+            unfit: Vec::new(),
             continuation: Some(Arc::clone(&continuation)),
             report: Arc::new(move |milestone| {
                 if matches!(milestone, crate::call::Milestone::Dispatched(_)) {

@@ -3,6 +3,9 @@
 //! Invariant: whatever ends it (an answer, the end of the plan, the client leaving), every send it started is over or
 //! owned by the answer it returns.
 
+mod fit;
+mod hedging;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -17,42 +20,51 @@ use tower::{Layer, Service};
 use super::carry::Carried;
 use super::race::{Finished, Race, Runner};
 use super::rescue::{self, Answered, Kin};
-use super::state::{Breakers, SharedBudget};
-use super::{AttemptService, Endpoints, Health, Pending};
+use super::state::{Asking, Breakers, Capabilities, Hedges, SharedBudget, Slots};
+use super::{AttemptService, Health, Pending};
 use crate::call::{
-    Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Milestone, Outcome,
-    Payload, Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
+    Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Lack, Milestone,
+    Outcome, Payload, Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
 };
 use crate::clock;
 use crate::dialect::{Dialect, detect};
 use crate::policy::{Plan, Rescue, RouteSettings, Step, StreamMode, Terms};
+use fit::Fit;
+
+/// What the loops of all calls of a route share.
+#[derive(Clone)]
+pub struct Around {
+    /// The endpoints' names, as numbered in the settings.
+    pub names: Arc<Vec<String>>,
+    /// One per target of the route.
+    pub budgets: Arc<Vec<Arc<SharedBudget>>>,
+    /// Who is held back.
+    pub breakers: Breakers,
+    /// Of each endpoint, who else could go on with its answers.
+    pub kin: Arc<Vec<Kin>>,
+    /// Who is down, by its probes.
+    pub health: Health,
+    /// Who can serve what.
+    pub capabilities: Capabilities,
+    /// Who is late, and what may be done about it.
+    pub hedges: Arc<Hedges>,
+    /// How busy everybody is.
+    pub slots: Slots,
+    /// Who is told.
+    pub sink: Arc<dyn Sink>,
+}
 
 /// What the loop knows of its route.
 pub struct RetryLayer {
     number: usize,
     route: Arc<RouteSettings>,
-    names: Arc<Vec<String>>,
-    budgets: Arc<Vec<Arc<SharedBudget>>>,
-    breakers: Breakers,
-    kin: Arc<Vec<Kin>>,
-    health: Health,
-    sink: Arc<dyn Sink>,
+    around: Around,
 }
 
 impl RetryLayer {
-    /// `number` is the route's; `names` are the endpoints' as numbered in the settings; `budgets` one per target of the
-    /// route; `kin` says of each endpoint who else could go on with its answers.
-    pub fn new(
-        number: usize,
-        route: Arc<RouteSettings>,
-        names: Arc<Vec<String>>,
-        budgets: Arc<Vec<Arc<SharedBudget>>>,
-        endpoints: &Endpoints,
-        kin: Arc<Vec<Kin>>,
-        sink: Arc<dyn Sink>,
-    ) -> Self {
-        let (breakers, health) = (endpoints.breakers.clone(), endpoints.health.clone());
-        Self { number, route, names, budgets, breakers, kin, health, sink }
+    /// `number` is the route's.
+    pub fn new(number: usize, route: Arc<RouteSettings>, around: Around) -> Self {
+        Self { number, route, around }
     }
 }
 
@@ -68,12 +80,7 @@ where
             inner: AttemptService::new(inner),
             number: self.number,
             route: Arc::clone(&self.route),
-            names: Arc::clone(&self.names),
-            budgets: Arc::clone(&self.budgets),
-            breakers: self.breakers.clone(),
-            kin: Arc::clone(&self.kin),
-            health: self.health.clone(),
-            sink: Arc::clone(&self.sink),
+            around: self.around.clone(),
         }
     }
 }
@@ -84,12 +91,7 @@ pub struct Retry {
     inner: AttemptService,
     number: usize,
     route: Arc<RouteSettings>,
-    names: Arc<Vec<String>>,
-    budgets: Arc<Vec<Arc<SharedBudget>>>,
-    breakers: Breakers,
-    kin: Arc<Vec<Kin>>,
-    health: Health,
-    sink: Arc<dyn Sink>,
+    around: Around,
 }
 
 impl Service<CallRequest> for Retry {
@@ -122,6 +124,10 @@ struct Start {
     at: Instant,
     /// Where it went out, and when.
     sent: Option<(usize, Instant)>,
+    /// When it said its first word, if it is held back until its last.
+    spoke: Option<Instant>,
+    /// Why the call has moved on to this target.
+    reason: Option<&'static str>,
 }
 
 /// One call in the loop.
@@ -134,6 +140,11 @@ struct Run<'a> {
     starts: Vec<Start>,
     trail: Vec<TrailEntry>,
     first: Option<Failure>,
+    /// What the last send failed with, in one word.
+    left: Option<&'static str>,
+    fit: Fit,
+    /// The hedge that runs.
+    hedged: Option<usize>,
     reports: mpsc::UnboundedSender<(usize, Milestone)>,
 }
 
@@ -148,17 +159,22 @@ impl Retry {
             prompt_bytes: call.prompt_bytes,
         };
         let (reports, mut reported) = mpsc::unbounded_channel();
+        let call = Arc::new(call);
         let mut run = Run {
             retry: &self,
-            call: Arc::new(call),
+            fit: Fit::new(Arc::clone(&call)),
+            call,
             upload: upload.map(Carried::new),
-            plan: Plan::new(&self.route, terms).passing_over(self.health.down()),
+            plan: Plan::new(&self.route, terms).passing_over(self.around.health.down()),
             race: Race::default(),
             starts: Vec::new(),
             trail: Vec::new(),
             first: None,
+            left: None,
+            hedged: None,
             reports,
         };
+        run.look(clock::now());
         loop {
             let now = clock::now();
             let mut paid = false;
@@ -166,10 +182,11 @@ impl Retry {
                 paid = run.retry.pay(target, now);
                 paid
             };
-            run.plan.see(self.breakers.shut(self.number, now));
+            run.plan.see(run.shut(now));
             match run.plan.next(now, &mut pay) {
                 // A target that was paid for is the one that is asked.
                 Step::Start { target, kind } => run.start(target, kind, paid, now),
+                Step::Hedge { target } => run.hedge(target, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
                 Step::Stop => return Err(run.stopped(now)),
                 Step::Wait(until) => match run.wait(until, &mut reported).await {
@@ -194,16 +211,32 @@ impl Retry {
     }
 
     fn pay(&self, target: usize, now: Instant) -> bool {
-        self.budgets.get(target).is_some_and(|budget| budget.withdraw(now))
+        self.around.budgets.get(target).is_some_and(|budget| budget.withdraw(now))
     }
 }
 
 impl Run<'_> {
+    fn asking(&self) -> Asking<'_> {
+        Asking { route: self.retry.number, model: self.call.model.as_deref() }
+    }
+
+    /// Endpoints that their breakers hold back from this call, and until when.
+    fn shut(&self, now: Instant) -> Vec<(usize, Instant)> {
+        self.retry.around.breakers.shut(self.asking(), now)
+    }
+
     fn start(&mut self, target: usize, kind: AttemptKind, paid: bool, now: Instant) {
+        self.start_among(target, kind, paid, self.plan.passed_over().to_vec(), now);
+    }
+
+    /// Starts a send at whichever endpoint of the target is not among `unfit`.
+    fn start_among(&mut self, target: usize, kind: AttemptKind, paid: bool, mut unfit: Vec<usize>, now: Instant) {
         let number = self.starts.len();
+        unfit.extend(self.plan.barred(now));
         let step = SendStage::Started { kind, target, paid };
-        self.retry.sink.emit(Signal::Send(SendStep { call: Arc::clone(&self.call), number, step }));
-        self.starts.push(Start { target, kind, at: now, sent: None });
+        self.retry.around.sink.emit(Signal::Send(SendStep { call: Arc::clone(&self.call), number, step }));
+        let reason = (kind == AttemptKind::Fallback).then(|| self.why_onward(target, now));
+        self.starts.push(Start { target, kind, at: now, sent: None, spoke: None, reason });
         let reports = self.reports.clone();
         let fate = Arc::new(Fate::default());
         let attempt = Attempt {
@@ -214,7 +247,7 @@ impl Run<'_> {
             target,
             endpoint: 0,
             used: self.plan.used(),
-            barred: self.plan.barred(now),
+            unfit,
             place: None,
             upload: self.upload.as_mut().and_then(Carried::lend),
             continuation: None,
@@ -249,7 +282,12 @@ impl Run<'_> {
         match milestone {
             Milestone::Dispatched(endpoint) => self.dispatched(attempt, endpoint, clock::now()),
             Milestone::Head => self.plan.head(attempt),
-            Milestone::First => self.plan.spoke(attempt),
+            Milestone::First => {
+                self.plan.spoke(attempt);
+                if let Some(start) = self.starts.get_mut(attempt) {
+                    start.spoke = Some(clock::now());
+                }
+            }
         }
     }
 
@@ -258,20 +296,35 @@ impl Run<'_> {
         let Some(start) = self.starts.get_mut(attempt) else { return };
         start.sent = Some((endpoint, now));
         self.call.standing.sent();
+        let start = *start;
+        self.may_be_late(attempt, start.target, now);
+        if let Some(reason) = start.reason {
+            self.retry.around.sink.emit(Signal::Fallback { route: self.retry.number, reason });
+        }
         let pays = matches!(start.kind, AttemptKind::First | AttemptKind::Fallback);
         // A client's own repeat is traffic that repeats: it pays for nothing.
         if pays
             && !self.call.client_retry
-            && let Some(budget) = self.retry.budgets.get(start.target)
+            && let Some(budget) = self.retry.around.budgets.get(start.target)
         {
             budget.deposit(now);
         }
     }
 
-    fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, failure: Failure) {
+    /// Why the targets before this one were left, in one word.
+    fn why_onward(&self, target: usize, now: Instant) -> &'static str {
+        let silent = self.race.runners().find_map(|runner| self.plan.standing(runner.attempt, now));
+        let passed_over = || (0..target).find_map(|earlier| self.lack_of(earlier)).map(Lack::as_str);
+        silent.map(Class::as_str).or(self.left).or_else(passed_over).unwrap_or(Class::BreakerOpen.as_str())
+    }
+
+    fn failed(&mut self, attempt: usize, kind: AttemptKind, started: Instant, mut failure: Failure) {
         let now = clock::now();
+        self.lacking(attempt, &mut failure, now);
+        self.hedging_failed(attempt, &failure);
+        self.left = Some(failure.lacks.map_or(failure.class.as_str(), Lack::as_str));
         let sent = self.starts.get(attempt).is_some_and(|start| start.sent.is_some());
-        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
+        self.plan.see(self.shut(now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         // What a breaker did not let through was no send, nor was a twin for which there was no place: they are no cause
         // of anything.
@@ -287,8 +340,11 @@ impl Run<'_> {
         // The endpoint's breaker hears of it when the send is dropped, so it goes first.
         let (kind, started) = (runner.kind, runner.started);
         drop(runner);
+        self.hedging_gave_up(attempt, now);
+        self.hedging_failed(attempt, &failure);
+        self.left = Some(class.as_str());
         self.note(attempt, kind, class, started, now);
-        self.plan.see(self.retry.breakers.shut(self.retry.number, now));
+        self.plan.see(self.shut(now));
         self.plan.failed(attempt, &failure, now, clock::sample());
         self.first.get_or_insert(failure);
     }
@@ -301,7 +357,7 @@ impl Run<'_> {
     /// The endpoint's name; of a send that never went out, the names of those it could have gone to.
     fn name(&self, attempt: usize) -> String {
         let Some(start) = self.starts.get(attempt) else { return String::new() };
-        let name = |endpoint: &usize| self.retry.names.get(*endpoint).map(String::as_str);
+        let name = |endpoint: &usize| self.retry.around.names.get(*endpoint).map(String::as_str);
         match (start.sent, self.retry.route.targets.get(start.target)) {
             (Some((endpoint, _)), _) => name(&endpoint).unwrap_or_default().to_owned(),
             (None, Some(target)) => target.endpoints.iter().filter_map(name).collect::<Vec<_>>().join("+"),
@@ -329,6 +385,7 @@ impl Run<'_> {
         fate: Arc<Fate>,
         reply: AttemptReply,
     ) -> Reply {
+        self.hedging_answered(attempt, reply.first_at);
         self.settle(clock::now(), None);
         let sent = self.starts.get(attempt).and_then(|start| Some((start.at, start.sent?.1)));
         let (started, sent) = sent.unwrap_or((started, started));
@@ -384,9 +441,9 @@ impl Run<'_> {
             target,
             pool: retry.route.targets.get(target).map(|target| target.endpoints.clone()).unwrap_or_default(),
             endpoint,
-            kin: Arc::clone(&retry.kin),
-            dialect: detect(retry.kin.get(endpoint).map_or(Dialect::Auto, |kin| kin.dialect), "", headers),
-            budget: retry.budgets.get(target).cloned(),
+            kin: Arc::clone(&retry.around.kin),
+            dialect: detect(retry.around.kin.get(endpoint).map_or(Dialect::Auto, |kin| kin.dialect), "", headers),
+            budget: retry.around.budgets.get(target).cloned(),
             fate: Arc::clone(fate),
             rescue,
             first_token: retry.route.timeouts.first_token,
@@ -398,10 +455,17 @@ impl Run<'_> {
     fn stopped(mut self, now: Instant) -> CallError {
         let late = now >= self.call.deadline;
         self.settle(now, late.then_some(Class::DeadlineExceeded));
+        self.hedging_stopped();
         let sends = self.plan.sends();
+        if self.first.is_none()
+            && !late
+            && let Some(refusal) = self.nobody_can()
+        {
+            return refusal;
+        }
         let cause = self.first.take().unwrap_or_else(|| {
             if !late {
-                return self.retry.breakers.all_open(self.retry.number, &self.retry.names, now);
+                return self.retry.around.breakers.all_open(self.asking(), &self.retry.around.names, now);
             }
             let waited = now.saturating_duration_since(self.call.started);
             Failure::new(Class::DeadlineExceeded, format!("no answer within {} ms", waited.as_millis()))
@@ -447,6 +511,10 @@ impl Run<'_> {
                 .map(|entry| format!("{} {} after {} ms", entry.endpoint, entry.class, entry.ms))
                 .collect();
             told.push_str(&format!(" All {} sends failed: {}.", self.trail.len(), all.join(", ")));
+        }
+        let passed_over = self.told_of_passed_over();
+        if !passed_over.is_empty() {
+            told.push_str(&format!(" Passed over: {passed_over}."));
         }
         told
     }

@@ -22,7 +22,11 @@ pub fn answer(scenario: &Scenario, request: &Request) -> Result<Draft, Trouble> 
     match (request.method.as_str(), path) {
         ("GET", "/health") => json(json!({"status": "ok"})),
         ("GET", "/props") if scenario.dialect == Some(Dialect::Llamacpp) => {
-            json(json!({"total_slots": scenario.slots.unwrap_or(1), "model_path": "mock.gguf"}))
+            let mut props = json!({"total_slots": scenario.slots.unwrap_or(1), "model_path": "mock.gguf"});
+            if let Some(window) = scenario.context_window {
+                props["default_generation_settings"] = json!({"n_ctx": window});
+            }
+            json(props)
         }
         ("GET", "/v1/models") => json(json!({"object": "list",
             "data": scenario.models.iter().map(|id| model(scenario, id)).collect::<Vec<_>>()})),

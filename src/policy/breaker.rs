@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::settings::BreakerSettings;
 use crate::call::{BreakerReason as Reason, BreakerState as State, Counts};
-pub use group::{Changed, Circuits, Pass, Told};
+pub use group::{Changed, Circuits, Key, Own, Pass, Told};
 use window::Window;
 pub use window::{Recent, median};
 
@@ -169,6 +169,24 @@ impl Breaker {
             (Phase::Closed { .. }, _) => Ok(Allowed { probe: false, share: self.share(now) }),
             _ => Ok(Allowed { probe: true, share: 1.0 }),
         }
+    }
+
+    /// The same of a send for which only what an operator said and the endpoint asked for counts.
+    pub(super) fn peek_rest(&self, now: Instant) -> Result<Allowed, Refusal> {
+        let rest = self.rest.filter(|(until, _)| *until > now);
+        match (self.forced, rest) {
+            (Some(_), _) => self.peek(now),
+            (None, Some((until, reason))) => Err(Refusal { state: self.state(now), reason, until }),
+            (None, None) => Ok(Allowed { probe: false, share: 1.0 }),
+        }
+    }
+
+    /// What opened it was somebody else's: it is closed, and what it counted is forgotten. A rest stays.
+    pub(super) fn acquit(&mut self, changes: &mut Vec<Change>) {
+        self.fresh(Phase::Closed { since: None });
+        self.trips = 0;
+        self.reason = Reason::Recovered;
+        changes.push(Change { to: self.resting(), reason: Reason::Parted, until: None });
     }
 
     /// Lets time pass: what has run out ends.

@@ -60,6 +60,12 @@ impl Budget {
         granted
     }
 
+    /// Whether not even one repeat could be paid for.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        let (allowed, spent) = self.balance(now);
+        spent + 1.0 > allowed + 1e-9
+    }
+
     /// Share of the window's repeats still unspent, 0 to 1.
     pub fn left(&self, now: Instant) -> f64 {
         let (allowed, spent) = self.balance(now);

@@ -14,21 +14,21 @@
 //! 4. A send that its target has no place for was none: it does not count, and the next target may be asked.
 //! 5. Whoever is held back by a breaker is not asked: the next of the pool is, else the next target, at once and
 //!    unpaid. A send that a breaker refuses all the same was none.
-//! 6. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
+//! 6. Whoever cannot serve the call is never asked. A refusal for what an endpoint lacks is no reason to stop: whoever
+//!    may have it is asked, once each, and nobody twice.
+//! 7. A first send that is late gets one beside it at another endpoint of its target, where hedging is on.
+//! 8. A send that stays silent beyond its patience is not ended: the next endpoint is asked beside it. Only when it
 //!    has not even sent a response head by `timeouts.headers`, and somebody else can be asked, is it given up. One that
 //!    has spoken and is held back until it is complete is silent no longer.
-//! 7. An endpoint whose health checks fail is no other endpoint of its pool, and a target that has no other is passed over for
+//! 9. An endpoint whose health checks fail is no other endpoint of its pool, and a target that has no other is passed over for
 //!    a later one. It is asked when nobody else can be: a check is a hint.
 
 use std::time::{Duration, Instant};
 
 use super::{RouteSettings, patience::patience};
-use crate::call::{AttemptKind, Class, Failure, Options, Retry};
+use crate::call::{AttemptKind, Class, Failure, Options};
 
-/// So many sends of a call that breakers refuse at the last moment, and the call has seen enough.
-const MOST_REFUSALS: usize = 3;
-/// A wait that an upstream asks for and that is longer than this is not waited for.
-const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(30);
+mod after;
 
 /// What the layer has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,12 @@ pub enum Step {
         target: usize,
         /// Why it is made.
         kind: AttemptKind,
+    },
+    /// The call's only send is late: start one beside it at another endpoint of the target, if the target's hedging
+    /// allows it; then say so with [`Plan::hedge`].
+    Hedge {
+        /// Which target of the route, counted from 0.
+        target: usize,
     },
     /// Give up a running send: it failed with this class.
     Drop {
@@ -87,6 +93,8 @@ struct Sent {
     /// When it went out; before that it waits for a place, and waiting is not silence.
     started: Option<Instant>,
     head: bool,
+    /// From when on it is late.
+    late: Option<Instant>,
     /// Its first model event is in hand: what follows it is watched elsewhere.
     spoken: bool,
     /// Its patience ran out, and what that allows was done.
@@ -146,6 +154,8 @@ pub struct Plan<'a> {
     shut: Vec<(usize, Instant)>,
     /// Endpoints that told this call itself not to come again, and until when.
     barred: Vec<(usize, Instant)>,
+    /// Endpoints that cannot serve the call.
+    unfit: Vec<usize>,
     /// What the last real failure was, should what follows it not be let through.
     last: Option<(usize, Failure, f64)>,
     /// Endpoints whose health checks fail.
@@ -167,6 +177,7 @@ impl<'a> Plan<'a> {
             forbidden: false,
             shut: Vec::new(),
             barred: Vec::new(),
+            unfit: Vec::new(),
             last: None,
             down: Vec::new(),
         }
@@ -181,6 +192,16 @@ impl<'a> Plan<'a> {
     /// Endpoints that are held back now, and until when; to be told before each decision.
     pub fn see(&mut self, shut: Vec<(usize, Instant)>) {
         self.shut = shut;
+    }
+
+    /// Endpoints that cannot serve the call; they are never asked.
+    pub fn pass_over(&mut self, unfit: Vec<usize>) {
+        self.unfit = unfit;
+    }
+
+    /// Endpoints that are passed over.
+    pub fn passed_over(&self) -> &[usize] {
+        &self.unfit
     }
 
     /// The next step. `pay(target)` asks that target's budget for one repeat and is called only for a send that is
@@ -236,93 +257,18 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
-    pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
-        let Some(sent) = self.sent.get_mut(attempt) else { return };
-        let target = sent.target;
-        sent.state = State::Over;
-        if sent.started.is_none() {
-            match failure.class {
-                Class::QueueFull | Class::QueueTimeout => return self.turned_away(attempt, now),
-                Class::BreakerOpen => return self.held_back(attempt, now),
-                _ => {}
-            }
-        }
-        self.bar(attempt, failure, now);
-        if failure.retry == Retry::Never {
-            // A twin that is already running keeps the word, but nothing new is sent.
-            self.forbidden = true;
-            return;
-        }
-        let repeated = failure.fingerprint.is_some() && self.spent[target].fingerprint == failure.fingerprint;
-        self.spent[target].fingerprint = failure.fingerprint;
-        if repeated {
-            // The same words twice: the request is to blame, not the moment.
-            self.spent[target].closed = true;
-        }
-        // A twin is still running: it has the word.
-        if self.running() == 0 && self.next.is_none() {
-            self.next = self.follow(target, failure, now, sample);
-            self.last = Some((target, failure.clone(), sample));
+    /// From when on a send that went out is late.
+    pub fn late_at(&mut self, attempt: usize, at: Instant) {
+        // One beside the first send of a call, and no second: after a failure the next send is a repeat.
+        let alone = self.claimed() == 1 && self.terms.streamed && !self.terms.options.no_hedge;
+        if let Some(sent) = self.sent.get_mut(attempt).filter(|_| alone) {
+            sent.late = Some(at);
         }
     }
 
-    /// Whose answer will not change is not asked again in this call, and nobody before the wait he asked for: also when
-    /// somebody else in his pool, who failed since, may be.
-    fn bar(&mut self, attempt: usize, failure: &Failure, now: Instant) {
-        let Some(endpoint) = self.sent.get(attempt).and_then(|sent| sent.endpoint) else { return };
-        let asked = failure.retry_after.filter(|_| self.route.retry.respect_retry_after);
-        if failure.retry == Retry::Elsewhere {
-            self.barred.push((endpoint, self.terms.deadline));
-        } else if let Some(wait) = asked {
-            self.barred.push((endpoint, now + wait.min(self.terms.deadline.saturating_duration_since(now))));
-        }
-    }
-
-    /// Endpoints that this call is not to ask now.
-    pub fn barred(&self, now: Instant) -> Vec<usize> {
-        self.barred.iter().filter(|(_, until)| *until > now).map(|(endpoint, _)| *endpoint).collect()
-    }
-
-    /// A target had no place for a send. It is not asked again, but the next one may have.
-    fn turned_away(&mut self, attempt: usize, now: Instant) {
-        let Some((target, kind)) = self.unmake(attempt) else { return };
-        // A twin that was refused says nothing of what may follow the send it was to stand beside.
-        self.spent[target].closed |= kind != AttemptKind::Hedge;
-        if self.running() == 0 && self.next.is_none() && self.may_send() {
-            self.next = self.next_target(target, now).map(|target| Next::onward(target, now));
-        }
-    }
-
-    /// A breaker closed between the choice and the send. Whoever else can be asked is, as if nothing had been.
-    fn held_back(&mut self, attempt: usize, now: Instant) {
-        let Some((target, kind)) = self.unmake(attempt) else { return };
-        self.forbidden |= self.sent.iter().filter(|sent| sent.state == State::Refused).count() > MOST_REFUSALS;
-        if self.forbidden {
-            return;
-        }
-        if self.running() > 0 {
-            // It was to stand beside a silent one, which may look for another.
-            self.sent.iter_mut().for_each(|sent| sent.silent = false);
-        } else if self.next.is_none() {
-            let again = self.reachable(target, now).then_some(Next { at: now, target, kind, paid: false });
-            let onward = || self.next_target(target, now).map(|target| Next::onward(target, now));
-            self.next = again.or_else(onward);
-            if self.next.is_none()
-                && let Some((target, failure, sample)) = self.last.take()
-            {
-                self.next = self.follow(target, &failure, now, sample);
-            }
-        }
-    }
-
-    /// A send that was started and then never made counts nowhere.
-    fn unmake(&mut self, attempt: usize) -> Option<(usize, AttemptKind)> {
-        let sent = self.sent.get_mut(attempt)?;
-        sent.state = State::Refused;
-        let (target, kind) = (sent.target, sent.kind);
-        self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
-        Some((target, kind))
+    /// A send that [`Step::Hedge`] asked for is started.
+    pub fn hedge(&mut self, target: usize) {
+        self.start(target, AttemptKind::Hedge);
     }
 
     /// The class under which a send that is still running stands if the call ends without it.
@@ -366,6 +312,7 @@ impl<'a> Plan<'a> {
             endpoint: None,
             started: None,
             head: false,
+            late: None,
             spoken: false,
             silent: false,
             overdue: false,
@@ -388,89 +335,22 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What follows a failure at `target` when nothing else is running.
-    fn follow(&mut self, target: usize, failure: &Failure, now: Instant, sample: f64) -> Option<Next> {
-        if !self.may_send() {
-            return None;
-        }
-        let elsewhere_in_pool = self.unused_in(target, now);
-        let fallback = self.next_target(target, now);
-        // The last send of the call is not spent on who has just failed while somebody else can be asked.
-        let last = fallback.is_some() && !elsewhere_in_pool && self.claimed() + 1 >= self.cap();
-        let stale = failure.class == Class::ResetBeforeResponse;
-        if failure.unsent
-            && !self.transparent_used
-            && !last
-            && (elsewhere_in_pool || (stale && self.reachable(target, now)))
-        {
-            // Nothing reached the model: as if it had not been sent, once per call. Who could not be reached at all
-            // is not asked again at once.
-            self.transparent_used = true;
-            self.spent[target].sends = self.spent[target].sends.saturating_sub(1);
-            return Some(Next { at: now, target, kind: AttemptKind::Retry, paid: false });
-        }
-        if !last && self.may_repeat(target, failure, elsewhere_in_pool, fallback.is_some()) {
-            let wait = self.wait(target, failure, elsewhere_in_pool, sample);
-            let remaining = self.terms.deadline.saturating_duration_since(now);
-            let too_long = !self.reachable(target, now + wait)
-                || wait + self.least_useful() > remaining
-                || wait > LONGEST_ASKED_WAIT
-                || (fallback.is_some() && wait > (remaining / 4).max(self.route.retry.backoff.base));
-            if !too_long {
-                if failure.retry == Retry::Once {
-                    self.spent[target].repeats_once += 1;
-                }
-                return Some(Next { at: now + wait, target, kind: AttemptKind::Retry, paid: true });
-            }
-        }
-        fallback.map(|target| Next::onward(target, now))
-    }
-
-    fn may_repeat(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, fallback: bool) -> bool {
-        let spent = &self.spent[target];
-        let silent = matches!(failure.class, Class::HeadersTimeout | Class::FirstTokenTimeout);
-        let allowed = match failure.retry {
-            Retry::Again => true,
-            Retry::Once => spent.repeats_once == 0,
-            Retry::Elsewhere => elsewhere_in_pool,
-            Retry::Never => false,
-        };
-        allowed
-            && !spent.closed
-            && spent.sends < self.route.retry.attempts
-            // Who stayed silent is not asked again while somebody else can be.
-            && !(silent && !elsewhere_in_pool && fallback)
-    }
-
-    fn wait(&self, target: usize, failure: &Failure, elsewhere_in_pool: bool, sample: f64) -> Duration {
-        let backoff = &self.route.retry.backoff;
-        let n = self.spent[target].sends.max(1);
-        if elsewhere_in_pool {
-            // What one endpoint asks for says nothing of another.
-            return if failure.retry == Retry::Elsewhere { Duration::ZERO } else { backoff.full(n, sample) };
-        }
-        match failure.retry_after {
-            Some(asked) if self.route.retry.respect_retry_after => asked,
-            _ if matches!(
-                failure.class,
-                Class::RateLimited | Class::UpstreamUnavailable | Class::UpstreamOverloaded | Class::ModelLoading
-            ) =>
-            {
-                backoff.equal(n, sample)
-            }
-            _ => backoff.full(n, sample),
-        }
-    }
-
     /// What a silent send allows: `None` when it is to be waited for.
     fn beside(&mut self, now: Instant, attempt: usize, pay: &mut dyn FnMut(usize) -> bool) -> Option<Step> {
         let sent = self.sent.get(attempt).filter(|sent| sent.is_silent())?;
         let (target, age) = (sent.target, now.saturating_duration_since(sent.started?));
-        let (silent, overdue) = (sent.silent, sent.overdue);
+        let (head, silent, overdue, late) = (sent.head, sent.silent, sent.overdue, sent.late);
         if !self.may_send() {
             return None;
         }
-        if self.terms.streamed && !sent.head && !overdue && age >= self.route.timeouts.headers {
+        if late.is_some_and(|late| late <= now) {
+            self.sent[attempt].late = None;
+            let has_twin = self.sent.iter().any(|sent| sent.kind == AttemptKind::Hedge);
+            if self.running() == 1 && !has_twin && self.unused_in(target, now) && !self.spent[target].closed {
+                return Some(Step::Hedge { target });
+            }
+        }
+        if self.terms.streamed && !head && !overdue && age >= self.route.timeouts.headers {
             self.sent[attempt].overdue = true;
             if self.can_ask_another(target, now) {
                 return Some(Step::Drop { attempt, class: Class::HeadersTimeout });
@@ -481,7 +361,7 @@ impl<'a> Plan<'a> {
         }
         self.sent[attempt].silent = true;
         if self.terms.options.no_hedge {
-            let class = if self.sent[attempt].head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
+            let class = if head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
             return self.can_ask_another(target, now).then_some(Step::Drop { attempt, class });
         }
         let has_sends = self.spent[target].sends < self.route.retry.attempts;
@@ -502,7 +382,7 @@ impl<'a> Plan<'a> {
             let silent = (!sent.silent).then(|| started + self.patience);
             let overdue =
                 (self.terms.streamed && !sent.head && !sent.overdue).then(|| started + self.route.timeouts.headers);
-            for clock in [silent, overdue].into_iter().flatten().filter(|clock| *clock > now) {
+            for clock in [silent, overdue, sent.late].into_iter().flatten().filter(|clock| *clock > now) {
                 at = at.min(clock);
             }
         }
@@ -545,7 +425,8 @@ impl<'a> Plan<'a> {
     }
 
     fn is_shut(&self, endpoint: usize, at: Instant) -> bool {
-        self.shut.iter().chain(&self.barred).any(|(shut, until)| *shut == endpoint && *until > at)
+        self.unfit.contains(&endpoint)
+            || self.shut.iter().chain(&self.barred).any(|(shut, until)| *shut == endpoint && *until > at)
     }
 
     fn next_target(&self, target: usize, now: Instant) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! The plan against tables of what should follow what, and against its invariants under random histories.
 
 use super::*;
+use crate::call::Retry;
 use crate::policy::{Backoff, RetrySettings, StreamSettings, Target, Timeouts};
 use proptest::prelude::*;
 
@@ -20,6 +21,7 @@ fn route(targets: &[&[usize]]) -> RouteSettings {
         },
         max_sends: 4,
         queue_wait: 5 * SECOND,
+        hedge: crate::policy::HedgeSettings::default(),
         streams: StreamSettings::default(),
     }
 }
@@ -64,7 +66,7 @@ fn story(
             }
             Step::Wait(until) => time = until,
             Step::Drop { attempt, class } => plan.failed(attempt, &fail(class), time, 0.5),
-            Step::Stop => return told,
+            Step::Stop | Step::Hedge { .. } => return told,
         }
     }
 }
@@ -206,7 +208,7 @@ fn refusals_without_end_end_the_call() {
         starts += 1;
         plan.failed(starts - 1, &fail(Class::BreakerOpen), now, 0.5);
     }
-    assert_eq!((starts, plan.sends()), (MOST_REFUSALS + 1, 0));
+    assert_eq!((starts, plan.sends()), (after::MOST_REFUSALS + 1, 0));
 }
 
 #[test]
@@ -445,6 +447,8 @@ enum Event {
     /// These endpoints are held back for so many milliseconds.
     Shut(u16, u64),
     Dispatch(usize),
+    /// It cannot serve the call, and these others cannot either.
+    Lack(usize, u16),
 }
 
 proptest! {
@@ -462,7 +466,10 @@ proptest! {
             (0usize..8).prop_map(Event::Head),
             (any::<u16>(), 0u64..5_000).prop_map(|(which, millis)| Event::Shut(which, millis)),
             (0usize..8).prop_map(Event::Dispatch),
+            (0usize..8, any::<u16>()).prop_map(|(n, others)| Event::Lack(n, others)),
         ], 0..40),
+        late_after in 0u64..20_000,
+        hedging in any::<bool>(),
     ) {
         let mut number = 0..;
         let targets: Vec<Vec<usize>> = shape.iter().map(|size| number.by_ref().take(*size).collect()).collect();
@@ -474,6 +481,7 @@ proptest! {
         let (mut now, mut left, mut paid, mut repeats, mut running) = (start, budget, 0u32, 0u32, Vec::new());
         let (mut forbidden, mut made, mut out) = (false, Vec::new(), Vec::new());
         let (mut kinds, mut shut) = (Vec::new(), Vec::new());
+        let (mut unfit, mut hedges): (Vec<usize>, u32) = (Vec::new(), 0);
         let mut events = events.into_iter();
         for _ in 0..500 {
             let step = plan.next(now, &mut |_| { let ok = left > 0; if ok { left -= 1; paid += 1; } ok });
@@ -487,11 +495,25 @@ proptest! {
                     let n = made.len();
                     kinds.push(repeat);
                     made.push(targets[target][n % targets[target].len()]);
+                    prop_assert!(targets[target].iter().any(|at| !unfit.contains(at)), "sent to who cannot serve it");
                     if n % 2 == 0 {
                         plan.dispatched(n, made[n], now);
+                        plan.late_at(n, now + Duration::from_millis(late_after));
                         out.push(n);
                     }
                     running.push(n);
+                }
+                Step::Hedge { target } => {
+                    prop_assert!(running.len() == 1, "beside nothing, or beside two");
+                    let other = targets[target].iter().find(|at| !unfit.contains(at) && !plan.used().contains(at));
+                    prop_assert!(other.is_some(), "nobody else in the pool");
+                    if hedging {
+                        hedges += 1;
+                        plan.hedge(target);
+                        kinds.push(false);
+                        running.push(made.len());
+                        made.push(*other.unwrap());
+                    }
                 }
                 Step::Drop { attempt, class } => {
                     prop_assert!(running.contains(&attempt));
@@ -521,6 +543,14 @@ proptest! {
                             shut = (0..16).filter(|at| which >> at & 1 == 1).map(|at| (at, until)).collect();
                             plan.see(shut.clone());
                         }
+                        Some(Event::Lack(n, others)) if out.contains(&n) && running.contains(&n) => {
+                            running.retain(|other| *other != n);
+                            unfit.push(made[n]);
+                            unfit.extend((0..16).filter(|at| others >> at & 1 == 1));
+                            plan.pass_over(unfit.clone());
+                            let lacks = Some(crate::call::Lack::Window(None));
+                            plan.failed(n, &Failure { lacks, ..fail(Class::ContextOverflow) }, now, 0.5);
+                        }
                         Some(Event::Dispatch(n)) if running.contains(&n) && !out.contains(&n) => {
                             plan.dispatched(n, made[n], now);
                             out.push(n);
@@ -531,6 +561,7 @@ proptest! {
             }
         }
         prop_assert!(plan.sends() <= cap, "{} sends of {cap}", plan.sends());
+        prop_assert!(hedges <= 1);
         let is_down = |target: &Vec<usize>| target.iter().all(|endpoint| down.contains(endpoint));
         let first = targets.iter().position(|target| !is_down(target)).unwrap_or(0);
         prop_assert!(made.first().is_some_and(|endpoint| targets[first].contains(endpoint)), "who is first");
@@ -538,3 +569,7 @@ proptest! {
         prop_assert!(matches!(plan.next(now.max(terms.deadline), &mut |_| true), Step::Stop));
     }
 }
+
+#[cfg(test)]
+#[path = "plan_onward_tests.rs"]
+mod onward;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::HedgeSettings;
+
 /// The five clocks. A clock of zero is refused by the config, so every value here is positive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -226,6 +228,8 @@ pub struct RouteSettings {
     pub max_sends: u32,
     /// How long a send waits for a free place at its target; zero never waits.
     pub queue_wait: Duration,
+    /// A second send beside one that is merely late.
+    pub hedge: HedgeSettings,
     /// Its streams.
     pub streams: StreamSettings,
 }

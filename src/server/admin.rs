@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::accept::Peer;
 use super::reload::unix;
 use super::{Current, Gateway};
-use crate::call::BreakerState;
+use crate::call::{BreakerState, Lack};
 use crate::clock;
 use crate::layer::state::CircuitView;
 
@@ -60,8 +60,14 @@ async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let slots = &gateway.stacks.slots;
     for endpoint in 0..gateway.settings.endpoints.len() {
         gateway.metrics.load.endpoint(endpoint, slots.at(endpoint));
-        for circuit in gateway.stacks.breakers.view(endpoint, now) {
-            gateway.metrics.breaker_is(endpoint, circuit.route, circuit.state);
+        let views = gateway.stacks.breakers.view(endpoint, now);
+        let Some((whole, own)) = views.split_first() else { continue };
+        gateway.metrics.breaker_is(endpoint, whole.state);
+        for (number, route) in gateway.settings.routes.iter().enumerate() {
+            if route.targets.iter().any(|target| target.endpoints.contains(&endpoint)) {
+                let open = |view: &&CircuitView| view.route == Some(number) && view.state != BreakerState::Closed;
+                gateway.metrics.models_open(endpoint, number, own.iter().filter(open).count());
+            }
         }
     }
     for route in 0..gateway.settings.routes.len() {
@@ -113,6 +119,7 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
                 "limit_mode": endpoint.concurrency.mode.as_str(),
                 "limit_max": endpoint.concurrency.max,
                 "breaker": told(&gateway, number),
+                "abilities": abilities(&gateway, number),
                 "probe": gateway.stacks.health.probed(number).map(|up| if up { "up" } else { "down" }),
             })
         })
@@ -155,6 +162,18 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
     }))
 }
 
+/// What an endpoint is known to be able to do, and not: as configured or told, and as learnt from refusals.
+fn abilities(gateway: &Gateway, endpoint: usize) -> Value {
+    let view = gateway.stacks.capabilities.view(endpoint, clock::now());
+    let supports: serde_json::Map<String, Value> =
+        view.supports.iter().map(|(capability, can)| (capability.as_str().to_owned(), json!(can))).collect();
+    let learnt = view.learnt.iter().map(|(lack, left)| {
+        let window = if let Lack::Window(window) = lack { *window } else { None };
+        json!({ "lacks": lack.as_str(), "tokens": window, "believed_for_s": left.as_secs() })
+    });
+    json!({ "context_window": view.window, "supports": supports, "learnt": learnt.collect::<Vec<_>>() })
+}
+
 /// The client keys by name, and where their limits stand.
 fn keys(gateway: &Gateway, now: Instant) -> Vec<Value> {
     let keys = gateway.settings.server.keys.iter().map(|key| {
@@ -168,7 +187,7 @@ fn keys(gateway: &Gateway, now: Instant) -> Vec<Value> {
     keys.collect()
 }
 
-/// The breaker of an endpoint: its own circuit, and below it those of routes where several share the endpoint.
+/// The breaker of an endpoint: its own circuit, and below it those of models where several are known.
 fn told(gateway: &Gateway, endpoint: usize) -> Value {
     let now = clock::now();
     let one = |view: &CircuitView| {
@@ -180,12 +199,19 @@ fn told(gateway: &Gateway, endpoint: usize) -> Value {
         })
     };
     let views = gateway.stacks.breakers.view(endpoint, now);
-    let Some((own, routes)) = views.split_first() else { return Value::Null };
-    let mut told = one(own);
-    let named = routes.iter().filter_map(|view| Some((&gateway.settings.routes.get(view.route?)?.name, view)));
-    let routes: serde_json::Map<String, Value> = named.map(|(name, view)| (name.clone(), one(view))).collect();
-    if !routes.is_empty() {
-        told["routes"] = Value::Object(routes);
+    let Some((whole, own)) = views.split_first() else { return Value::Null };
+    let mut told = one(whole);
+    let named = own.iter().filter_map(|view| Some((&gateway.settings.routes.get(view.route?)?.name, view)));
+    let models: Vec<Value> = named
+        .map(|(name, view)| {
+            let mut model = one(view);
+            model["route"] = json!(name);
+            model["model"] = json!(view.model);
+            model
+        })
+        .collect();
+    if !models.is_empty() {
+        told["models"] = Value::Array(models);
     }
     told
 }

@@ -99,7 +99,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         target: 0,
         endpoint,
         used: Vec::new(),
-        barred: Vec::new(),
+        unfit: Vec::new(),
         place: None,
         upload: None,
         continuation: None,

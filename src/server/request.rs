@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use super::intake::{self, Bounds};
 use super::options;
-use crate::call::{Call, CallError, Class, RequestBody, Signal, Sink, Surface, Upload};
+use crate::call::{Asks, Call, CallError, Class, RequestBody, Signal, Sink, Surface, Upload};
 use crate::clock;
 use crate::config::{ClientKey, ServerSettings};
 use crate::layer::state::Memory;
@@ -119,6 +119,7 @@ pub async fn read(
         headers,
         max_tokens: envelope.max_tokens,
         prompt_bytes: body.held(),
+        asks: Asks { tools: envelope.has_tools, json_schema: envelope.json_schema },
         prefix: None,
         body,
         model: envelope.model,

@@ -12,7 +12,7 @@ use http_body_util::Full;
 
 use super::body::{Complete, Events, Opaque};
 use super::stop::Cut;
-use crate::call::{CallError, Class, Failure, Fault, Payload, Reply, Surface, TrailEntry};
+use crate::call::{CallError, Class, Failure, Fault, Outcome, Payload, Reply, Surface, TrailEntry};
 use crate::clock;
 use crate::dialect::error_shape;
 use crate::layer::state::LiveGuard;
@@ -24,6 +24,7 @@ const ROUTE: HeaderName = HeaderName::from_static("x-outrigger-route");
 const ENDPOINT: HeaderName = HeaderName::from_static("x-outrigger-endpoint");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
 const OUTCOME: HeaderName = HeaderName::from_static("x-outrigger-outcome");
+const DEGRADED: HeaderName = HeaderName::from_static("x-outrigger-degraded");
 const TRAIL: HeaderName = HeaderName::from_static("x-outrigger-trail");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,6 +45,9 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
     put(&mut headers, ENDPOINT, &reply.endpoint);
     put(&mut headers, ATTEMPTS, &reply.sends.to_string());
     put(&mut headers, OUTCOME, reply.outcome.as_str());
+    if reply.outcome == Outcome::Fallback {
+        put(&mut headers, DEGRADED, reply.outcome.as_str());
+    }
     put_trail(&mut headers, &reply.trail);
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
     let mut timing = format!("queue;dur={:.2}, upstream;dur={:.2}", ms(reply.queued), ms(reply.upstream));

@@ -12,8 +12,10 @@
 //! | where a client key's limits stand | key's name, and the limit |
 //! | retry budget | route's name and the target's endpoints by name |
 //! | executions of calls with an `Idempotency-Key`, and their answers | key, caller, surface, and the route's name |
+//! | what an endpoint was learnt to lack | endpoint's name and URL, and what the config says of it |
+//! | first-token times and the budget of hedges | route's name, its targets, and `hedge` |
 //! | room for answers that are held | always |
-//! | a route's own circuit | route's name |
+//! | a model's own circuit | route's name |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +26,15 @@ use sha2::{Digest, Sha256};
 
 use crate::call::Sink;
 use crate::config::Settings;
+use crate::dialect::Dialect;
 use crate::layer::Health;
 use crate::layer::room::Room;
-use crate::layer::state::{Breakers, Fuse, Kept, Keys, Live, Places, Rates, Route, SharedBudget, SharedRate, Slots};
-use crate::policy::RouteSettings;
+use crate::layer::state::{
+    Breakers, Capabilities, Fuse, Guarded, Hedges, Kept, Keys, Learnt, Live, Places, Rates, Route, SharedBudget,
+    SharedRate, Slots,
+};
+use crate::policy::capability::Ability;
+use crate::policy::{RouteSettings, Target};
 use crate::transport::{Credential, Dialler, EndpointSettings, Leaf};
 
 /// What outlives a generation of settings.
@@ -43,6 +50,8 @@ pub struct Carried {
     rates: Kept<String, SharedRate>,
     keys: Option<Keys>,
     room: Option<Room>,
+    learnt: Kept<String, Learnt>,
+    hedges: Kept<String, Hedges>,
     /// Endpoints that probes have found down.
     health: (Vec<(String, String)>, Health),
     routes: Kept<String, usize>,
@@ -97,7 +106,8 @@ impl Carried {
             let fuse = self.fuses.take(key, |_| {}, make);
             self.newest.insert(it.name.clone(), Arc::clone(&fuse));
             // What a client's own key is refused is the client's.
-            endpoints.push((fuse, it.breaker, !it.forward_client_key));
+            let ours = !it.forward_client_key;
+            endpoints.push(Guarded { fuse, settings: it.breaker, ours, one_model: it.model.is_some() });
         }
         let route = |it: &RouteSettings| Route { number: self.route(&it.name), targets: it.targets.clone() };
         let routes = settings.routes.iter().map(route).collect();
@@ -143,6 +153,28 @@ impl Carried {
         let room = self.room.get_or_insert_with(|| Room::new(settings.server.max_held));
         room.set(settings.server.max_held);
         room.clone()
+    }
+
+    /// What is known of what each endpoint can do.
+    pub fn capabilities(&mut self, settings: &Settings) -> Capabilities {
+        let mut endpoints = Vec::with_capacity(settings.endpoints.len());
+        for it in &settings.endpoints {
+            // vLLM refuses a prompt that leaves no room for what is to be written; others cut what they write.
+            let ability = || Ability::new(it.window, it.supports, it.dialect == Dialect::Vllm);
+            let key = format!("{:?}", (&it.name, &it.url, it.window, it.supports, it.dialect, &it.model));
+            let learnt = self.learnt.take(key, |_| {}, || Learnt::new(ability()));
+            endpoints.push((learnt, it.supports, it.model.clone()));
+        }
+        Capabilities::new(endpoints)
+    }
+
+    /// How soon the targets of a route answer, and what may be spent on those that are late.
+    pub fn hedges(&mut self, settings: &Settings, route: &RouteSettings) -> Arc<Hedges> {
+        let name = |endpoint: &usize| settings.endpoints.get(*endpoint).map(|endpoint| &endpoint.name);
+        let names = |target: &Target| target.endpoints.iter().filter_map(name).collect::<Vec<_>>();
+        let targets: Vec<_> = route.targets.iter().map(names).collect();
+        let key = format!("{:?}", (&route.name, targets, route.hedge));
+        self.hedges.take(key, |_| {}, || Hedges::new(route.hedge, route.targets.len()))
     }
 
     /// What probes say of the endpoints.

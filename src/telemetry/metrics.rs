@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use super::families::Adder;
-use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics};
+use super::{ConfigMetrics, Families, HealthMetrics, LoadMetrics, OnwardMetrics};
 use crate::call::{AttemptEnd, AttemptKind, BreakerChange, BreakerState, CallEnd, Class, Outcome, Repeated, Verdict};
 
 /// Metric label for calls that matched no route.
@@ -35,6 +35,8 @@ pub struct Metrics {
     endpoints: Vec<String>,
     /// How full the endpoints are, and who waits for them.
     pub load: LoadMetrics,
+    /// Sends to further targets and beside late ones.
+    pub onward: OnwardMetrics,
     /// The config that runs.
     pub config: ConfigMetrics,
     /// What is learnt of the endpoints beside the calls.
@@ -101,6 +103,7 @@ impl Metrics {
         let repeated = repeats(&add, routes)?;
         let breakers = Breakers::new(&add, endpoints)?;
         let load = LoadMetrics::new(&add, routes, endpoints)?;
+        let onward = OnwardMetrics::new(&add, routes)?;
         let config = ConfigMetrics::new(&add, loaded.0, loaded.1)?;
         let health = HealthMetrics::new(&add, endpoints)?;
         add.info("outrigger_build_info", "The program that runs.", "version", env!("CARGO_PKG_VERSION"))?;
@@ -123,15 +126,13 @@ impl Metrics {
             for direction in ["input", "output"] {
                 tokens.with_label_values(&[name.as_str(), direction, "reported"]);
             }
-            let budget = budget.with_label_values(&route);
-            budget.set(1.0);
             RouteMetrics {
                 first_token: first.with_label_values(&route),
                 inter_token: inter.with_label_values(&route),
                 overhead: overhead.with_label_values(&route),
                 attempts_per_call: per_call.with_label_values(&route),
                 in_flight: in_flight.with_label_values(&route),
-                budget,
+                budget: full(&budget, &route),
                 answered: calls.with_label_values(&[name.as_str(), Outcome::Ok.as_str(), NO_CLASS]),
                 name: name.clone(),
             }
@@ -149,6 +150,7 @@ impl Metrics {
             routes,
             endpoints: endpoints.to_vec(),
             load,
+            onward,
             config,
             health,
         })
@@ -211,20 +213,19 @@ impl Metrics {
         self.breakers.transitions.with_label_values(&[endpoint, change.to.as_str(), change.reason.as_str()]).inc();
     }
 
-    /// What a breaker is at this moment; with a route, the route's own circuit.
-    pub fn breaker_is(&self, endpoint: usize, route: Option<usize>, is: BreakerState) {
+    /// What an endpoint's breaker is at this moment.
+    pub fn breaker_is(&self, endpoint: usize, is: BreakerState) {
         let Some(endpoint) = self.endpoints.get(endpoint).map(String::as_str) else { return };
-        match (route, self.route(route)) {
-            (None, _) => {
-                for one in BreakerState::ALL {
-                    self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
-                }
-            }
-            (Some(_), Some(route)) => {
-                let open = i64::from(is != BreakerState::Closed);
-                self.breakers.routes.with_label_values(&[endpoint, route.name.as_str()]).set(open);
-            }
-            (Some(_), None) => {}
+        for one in BreakerState::ALL {
+            self.breakers.state.with_label_values(&[endpoint, one.as_str()]).set(i64::from(*one == is));
+        }
+    }
+
+    /// How many circuits of single models are not closed there at this moment.
+    pub fn models_open(&self, endpoint: usize, route: usize, open: usize) {
+        if let (Some(endpoint), Some(route)) = (self.endpoints.get(endpoint), self.route(Some(route))) {
+            let gauge = self.breakers.models.with_label_values(&[endpoint.as_str(), route.name.as_str()]);
+            gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
         }
     }
 
@@ -264,11 +265,18 @@ impl Metrics {
     }
 }
 
+/// A route's gauge of its budget, full.
+fn full(budgets: &prometheus::GaugeVec, route: &[&str]) -> Gauge {
+    let budget = budgets.with_label_values(route);
+    budget.set(1.0);
+    budget
+}
+
 /// What is told of breakers.
 struct Breakers {
     state: IntGaugeVec,
     transitions: IntCounterVec,
-    routes: IntGaugeVec,
+    models: IntGaugeVec,
 }
 
 impl Breakers {
@@ -279,9 +287,9 @@ impl Breakers {
             "Changes of state of an endpoint's breaker, circuits of single routes included.",
             &["endpoint", "to", "reason"],
         )?;
-        let routes = add.readings(
-            "outrigger_breaker_route_open",
-            "1 while a route's own circuit holds back its sends to an endpoint that several routes share.",
+        let models = add.readings(
+            "outrigger_breaker_models_open",
+            "Models of an endpoint whose own circuit is not closed, where several are known.",
             &["endpoint", "route"],
         )?;
         for endpoint in endpoints {
@@ -293,7 +301,7 @@ impl Breakers {
                 transitions.with_label_values(&[endpoint.as_str(), to.as_str(), reason.as_str()]);
             }
         }
-        Ok(Self { state, transitions, routes })
+        Ok(Self { state, transitions, models })
     }
 }
 

@@ -5,6 +5,7 @@ mod health;
 mod load;
 pub mod log;
 pub mod metrics;
+mod onward;
 mod reload;
 mod sink;
 
@@ -12,5 +13,6 @@ pub use families::Families;
 pub use health::HealthMetrics;
 pub use load::LoadMetrics;
 pub use metrics::Metrics;
+pub use onward::OnwardMetrics;
 pub use reload::ConfigMetrics;
 pub use sink::Telemetry;

@@ -86,6 +86,9 @@ impl Sink for Telemetry {
             }
             Signal::Gap { route, gap } => self.metrics.gap(route, gap.as_secs_f64()),
             Signal::Queued { route, waited } => self.metrics.load.queued(route, waited.as_secs_f64()),
+            Signal::Fallback { route, reason } => self.metrics.onward.fallback(route, reason),
+            Signal::Hedge { route, outcome } => self.metrics.onward.hedge(route, outcome),
+            Signal::HedgeWasted { route, tokens } => self.metrics.onward.wasted(route, tokens),
             Signal::NoMemory { priority } => self.metrics.load.no_memory(priority),
             Signal::Picked { endpoint, reason } => self.metrics.load.picked(endpoint, reason),
             Signal::Repeated { route, result } => self.metrics.repeated(route, result),

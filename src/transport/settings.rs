@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::dialect::Dialect;
-use crate::policy::{BreakerSettings, Concurrency, ProbeSettings, Timeouts};
+use crate::policy::{BreakerSettings, Concurrency, ProbeSettings, Supports, Timeouts};
 
 /// Where an endpoint's credential comes from.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ pub struct EndpointSettings {
     pub dialect: Dialect,
     /// Sent instead of the model that the caller asked for.
     pub model: Option<String>,
+    /// Tokens its model can hold, as configured.
+    pub window: Option<u64>,
+    /// What its model can and cannot do, as configured.
+    pub supports: Supports,
     /// `connect` and `idle` are the endpoint's own.
     pub timeouts: Timeouts,
     /// Sends in flight there.

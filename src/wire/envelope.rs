@@ -30,6 +30,8 @@ pub struct Envelope {
     pub max_tokens: Option<u64>,
     /// Whether tools are offered to the model.
     pub has_tools: bool,
+    /// Whether the answer is to follow a JSON schema.
+    pub json_schema: bool,
     /// Whether `stream_options.include_usage` is set.
     pub includes_usage: bool,
 }
@@ -77,6 +79,7 @@ pub fn read(body: &[u8]) -> Result<Envelope, EnvelopeError> {
         prompts: found.prompt.and_then(prompts),
         max_tokens: found.max_tokens.and_then(lax),
         has_tools: found.has_tools,
+        json_schema: found.format.is_some_and(wants_schema),
         includes_usage: found
             .stream_options
             .and_then(lax::<StreamOptions>)
@@ -134,6 +137,7 @@ struct Found<'a> {
     prompt: Option<&'a RawValue>,
     max_tokens: Option<&'a RawValue>,
     has_tools: bool,
+    format: Option<&'a RawValue>,
     twice: Option<(&'static str, &'a RawValue)>,
 }
 
@@ -149,6 +153,8 @@ enum Key {
     MaxTokens,
     #[serde(alias = "functions")]
     Tools,
+    #[serde(alias = "text", alias = "output_format", alias = "output_config")]
+    ResponseFormat,
     #[serde(other)]
     Other,
 }
@@ -189,6 +195,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
                             }
                         }
                         Key::Tools => found.has_tools |= map.next_value::<Full>()?.0,
+                        Key::ResponseFormat => found.format = Some(map.next_value()?),
                         Key::Other => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -204,6 +211,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
 #[derive(Deserialize)]
 struct StreamOptions {
     include_usage: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Format<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    format: Option<&'a RawValue>,
+}
+
+/// `response_format` of chats, `text.format` of responses, `output_format` and `output_config.format` of messages.
+fn wants_schema(raw: &RawValue) -> bool {
+    let is_schema = |format: &Format<'_>| format.kind.is_some_and(|kind| kind.get() == "\"json_schema\"");
+    let inner = |format: &Format<'_>| format.format.and_then(lax::<Format<'_>>).is_some_and(|inner| is_schema(&inner));
+    raw.get().starts_with('{') && lax::<Format<'_>>(raw).is_some_and(|format| is_schema(&format) || inner(&format))
 }
 
 /// A list of texts or of token lists is a list of prompts; a list of numbers is one prompt.

@@ -118,3 +118,25 @@ proptest! {
         let _ = read(&body);
     }
 }
+
+#[test]
+fn a_schema_is_asked_for_in_each_api_s_own_place() {
+    for body in [
+        r#"{"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object"}}}}"#,
+        r#"{"text":{"format":{"name":"x","type":"json_schema","schema":{}},"verbosity":"low"}}"#,
+        r#"{"output_format":{"type":"json_schema","schema":{}}}"#,
+        r#"{"output_config":{"format":{"type":"json_schema","schema":{}}}}"#,
+    ] {
+        assert!(ok(body).json_schema, "{body}");
+    }
+    for body in [
+        r#"{"response_format":{"type":"json_object"}}"#,
+        r#"{"response_format":null}"#,
+        r#"{"response_format":"json_schema"}"#,
+        r#"{"text":{"format":{"type":"text"}}}"#,
+        r#"{"text":"json_schema"}"#,
+        r#"{"text":{"format":{"format":{"type":"json_schema"}}}}"#,
+    ] {
+        assert!(!ok(body).json_schema, "{body}");
+    }
+}

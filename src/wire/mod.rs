@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod error;
 mod hollow;
 pub mod messages;
+pub mod needs;
 #[cfg(test)]
 mod play;
 pub mod prefix;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::call::{BreakerChange, BreakerReason, BreakerState, Class, Counts, Failure, Retry, Signal, Sink};
-use crate::policy::breaker::{Allowed, Alone, Changed, Circuits, Failed, Pass, Refusal, Told, median};
+use crate::policy::breaker::{Allowed, Alone, Changed, Circuits, Failed, Key, Pass, Refusal, Told, median};
 use crate::policy::patience::patience;
 use crate::policy::{BreakerSettings, Target};
 
@@ -32,6 +32,29 @@ struct Slot {
     fuse: Arc<Fuse>,
     /// Whether a credential that is refused there is ours.
     ours: bool,
+    /// Whether it is sent a model of its own, whatever the caller names.
+    one_model: bool,
+}
+
+/// One endpoint, as far as breakers care.
+pub struct Guarded {
+    /// Its circuits.
+    pub fuse: Arc<Fuse>,
+    /// Their settings.
+    pub settings: BreakerSettings,
+    /// Whether a credential that is refused there is ours.
+    pub ours: bool,
+    /// Whether it is sent a model of its own, whatever the caller names.
+    pub one_model: bool,
+}
+
+/// Whose sends are asked about: those of a route for a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The route, as numbered in the settings.
+    pub route: usize,
+    /// The model as the caller named it.
+    pub model: Option<&'a str>,
 }
 
 /// One route, as far as breakers care.
@@ -72,14 +95,17 @@ pub struct Entry {
     endpoint: usize,
     route: usize,
     target: usize,
+    model: Option<Box<str>>,
     pass: Option<Pass>,
 }
 
 /// One circuit, for whoever wants to know.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CircuitView {
     /// The route whose circuit it is; `None` for the endpoint's own.
     pub route: Option<usize>,
+    /// The model whose circuit it is, where several are known; as callers named it, shortened.
+    pub model: Option<Box<str>>,
     /// What it is.
     pub state: BreakerState,
     /// Why, where it is not simply closed.
@@ -91,21 +117,17 @@ pub struct CircuitView {
 }
 
 impl Breakers {
-    /// For each endpoint its circuits, which get these settings and routes now, and whether its credential is ours.
-    pub fn new(
-        endpoints: Vec<(Arc<Fuse>, BreakerSettings, bool)>,
-        routes: Vec<Route>,
-        sink: Arc<dyn Sink>,
-        now: Instant,
-    ) -> Self {
+    /// For each endpoint its circuits, which get these settings and routes now.
+    pub fn new(endpoints: Vec<Guarded>, routes: Vec<Route>, sink: Arc<dyn Sink>, now: Instant) -> Self {
         let mut all_changed = Vec::new();
-        let slot = |(at, (fuse, settings, ours)): (usize, (Arc<Fuse>, BreakerSettings, bool))| {
+        let slot = |(at, guarded): (usize, Guarded)| {
+            let Guarded { fuse, settings, ours, one_model } = guarded;
             let uses = |route: &&Route| route.targets.iter().any(|target| target.endpoints.contains(&at));
             let numbers: Vec<usize> = routes.iter().filter(uses).map(|route| *route.number).collect();
             let mut changed = Vec::new();
             fuse.lock().set(settings, &numbers, now, &mut changed);
             all_changed.push((at, changed));
-            Slot { fuse, ours }
+            Slot { fuse, ours, one_model }
         };
         let endpoints = endpoints.into_iter().enumerate().map(slot).collect();
         let breakers = Self(Arc::new(Inner { endpoints, routes, sink }));
@@ -115,31 +137,33 @@ impl Breakers {
         breakers
     }
 
-    /// Whether a send of this route would be let through there.
+    /// Whether such a send would be let through there; without an asker, whether the endpoint is asked at all.
     ///
     /// # Errors
     /// It would not.
-    pub fn peek(&self, endpoint: usize, route: Option<usize>, now: Instant) -> Result<Allowed, Refusal> {
-        let route = route.map(|route| self.number(route));
-        self.lock(endpoint).map_or(Ok(Allowed { probe: false, share: 1.0 }), |circuits| circuits.peek(route, now))
+    pub fn peek(&self, endpoint: usize, asking: Option<Asking<'_>>, now: Instant) -> Result<Allowed, Refusal> {
+        let key = asking.map(|asking| self.key(endpoint, asking));
+        self.lock(endpoint).map_or(Ok(Allowed { probe: false, share: 1.0 }), |circuits| circuits.peek(key, now))
     }
 
     /// Endpoints of a route that are held back, and until when.
-    pub fn shut(&self, route: usize, now: Instant) -> Vec<(usize, Instant)> {
-        self.of(route).filter_map(|at| self.peek(at, Some(route), now).err().map(|no| (at, no.until))).collect()
+    pub fn shut(&self, asking: Asking<'_>, now: Instant) -> Vec<(usize, Instant)> {
+        let held = |at: usize| self.peek(at, Some(asking), now).err().map(|no| (at, no.until));
+        self.of(asking.route).filter_map(held).collect()
     }
 
     /// Lets a send through, or refuses it without counting anything.
     ///
     /// # Errors
     /// It was refused.
-    pub fn enter(&self, endpoint: usize, route: usize, target: usize, now: Instant) -> Result<Entry, Failure> {
+    pub fn enter(&self, endpoint: usize, asking: Asking<'_>, target: usize, now: Instant) -> Result<Entry, Failure> {
         let mut changed = Vec::new();
-        let number = self.number(route);
-        let entered = self.lock(endpoint).map(|mut circuits| circuits.enter(number, now, &mut changed)).transpose();
+        let key = self.key(endpoint, asking);
+        let entered = self.lock(endpoint).map(|mut circuits| circuits.enter(key, now, &mut changed)).transpose();
         self.tell(endpoint, changed, now);
+        let (route, model) = (asking.route, asking.model.map(Box::from));
         match entered {
-            Ok(pass) => Ok(Entry { breakers: self.clone(), endpoint, route, target, pass }),
+            Ok(pass) => Ok(Entry { breakers: self.clone(), endpoint, route, target, model, pass }),
             Err(refusal) => Err(refused(&refusal, now)),
         }
     }
@@ -153,8 +177,8 @@ impl Breakers {
     }
 
     /// What a call gets when nobody of its route can be asked.
-    pub fn all_open(&self, route: usize, names: &[String], now: Instant) -> Failure {
-        let refusals = self.of(route).filter_map(|at| Some((at, self.peek(at, Some(route), now).err()?)));
+    pub fn all_open(&self, asking: Asking<'_>, names: &[String], now: Instant) -> Failure {
+        let refusals = self.of(asking.route).filter_map(|at| Some((at, self.peek(at, Some(asking), now).err()?)));
         let refusals: Vec<(usize, Refusal)> = refusals.collect();
         let told = refusals.iter().map(|(at, refusal)| {
             let name = names.get(*at).map_or("", String::as_str);
@@ -190,20 +214,22 @@ impl Breakers {
     /// The circuits of an endpoint, its own first.
     pub fn view(&self, endpoint: usize, now: Instant) -> Vec<CircuitView> {
         let Some(circuits) = self.lock(endpoint) else { return Vec::new() };
-        let own = circuits.routes().iter().map(|(number, breaker)| (Some(self.position(*number)), breaker));
-        let all = std::iter::once((None, circuits.whole())).chain(own);
-        all.map(|(route, breaker)| {
+        let own = circuits.own().iter();
+        let own = own.map(|own| (Some(self.position(own.route)), Some(own.model.clone()), &own.breaker));
+        let all = std::iter::once((None, None, circuits.whole())).chain(own);
+        all.map(|(route, model, breaker)| {
             let story = breaker.story(now);
             let lasts = story.and_then(|(_, until)| until).map(|until| until.saturating_duration_since(now));
             let reason = story.map(|(reason, _)| reason);
-            CircuitView { route, state: breaker.state(now), reason, lasts, share: breaker.share(now) }
+            CircuitView { route, model, state: breaker.state(now), reason, lasts, share: breaker.share(now) }
         })
         .collect()
     }
 
     /// Who else could be asked instead, in the pool and on the route.
     fn alone(&self, entry: &Entry, now: Instant) -> Alone {
-        let other = |at: usize| at != entry.endpoint && self.peek(at, Some(entry.route), now).is_ok();
+        let asking = Asking { route: entry.route, model: entry.model.as_deref() };
+        let other = |at: usize| at != entry.endpoint && self.peek(at, Some(asking), now).is_ok();
         let pool = self.0.routes.get(entry.route).and_then(|route| route.targets.get(entry.target));
         let in_pool = !pool.is_some_and(|target| target.endpoints.iter().any(|at| other(*at)));
         let on_route = !self.of(entry.route).any(other);
@@ -225,6 +251,13 @@ impl Breakers {
     fn of(&self, route: usize) -> impl Iterator<Item = usize> {
         let targets = self.0.routes.get(route).map_or(&[][..], |route| &route.targets);
         targets.iter().flat_map(|target| target.endpoints.iter().copied())
+    }
+
+    /// The circuit a send belongs to. Where the endpoint has a model of its own, what callers name tells nothing apart.
+    fn key<'a>(&self, endpoint: usize, asking: Asking<'a>) -> Key<'a> {
+        let one_model = self.0.endpoints.get(endpoint).is_some_and(|slot| slot.one_model);
+        let model = asking.model.filter(|_| !one_model).unwrap_or_default();
+        Key { route: self.number(asking.route), model }
     }
 
     /// What a route is called in every generation.

@@ -2,7 +2,9 @@
 //! await.
 
 mod breakers;
+mod capabilities;
 mod dedupe;
+mod hedges;
 mod kept;
 mod memory;
 mod rate;
@@ -15,8 +17,10 @@ use std::time::Instant;
 
 use crate::policy::Budget;
 
-pub use breakers::{Breakers, CircuitView, Entry, Fuse, Route};
+pub use breakers::{Asking, Breakers, CircuitView, Entry, Fuse, Guarded, Route};
+pub use capabilities::{AbilityView, Capabilities, Learnt};
 pub use dedupe::{Execution, Keyed, Keys};
+pub use hedges::Hedges;
 pub use kept::Kept;
 pub use memory::{Hold, Memory};
 pub use rate::{Rates, SharedRate};
@@ -46,6 +50,11 @@ impl SharedBudget {
     /// Asks for one repeat.
     pub fn withdraw(&self, now: Instant) -> bool {
         self.lock().withdraw(now)
+    }
+
+    /// Whether not even one repeat could be paid for.
+    pub fn is_spent(&self, now: Instant) -> bool {
+        self.lock().is_spent(now)
     }
 
     /// Share left, 0 to 1.

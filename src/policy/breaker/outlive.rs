@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::group::told;
+use super::group::{Own, told};
 use super::{Breaker, Change, Changed, Circuits, Phase, Window};
 use crate::call::{BreakerReason as Reason, BreakerState as State};
 use crate::policy::settings::BreakerSettings;
@@ -58,21 +58,22 @@ impl Breaker {
 impl Circuits {
     /// Other settings, and other routes that use the endpoint.
     pub fn set(&mut self, settings: BreakerSettings, routes: &[usize], now: Instant, changed: &mut Vec<Changed>) {
-        let own = if routes.len() > 1 { routes } else { &[] };
-        let last = if own.is_empty() { self.routes.iter().position(|(of, _)| routes.contains(of)) } else { None };
-        let last = last.map(|last| self.routes.swap_remove(last).1);
+        self.settings = settings;
+        self.shared = routes.len() > 1;
+        let of_old = self.own.len();
+        self.own.retain(|own| routes.contains(&own.route));
+        self.only = self.only.take().filter(|(route, _)| routes.contains(route));
+        let alone = of_old > 0 && self.own.len() <= 1 && !self.shared;
+        let last = if alone { self.own.pop() } else { None };
+        if let Some(last) = &last {
+            self.only = Some((last.route, last.model.clone()));
+        }
         told(None, changed, |changes| {
-            last.into_iter().for_each(|last| self.whole.adopt(last, changes));
+            last.into_iter().for_each(|last| self.whole.adopt(last.breaker, changes));
             self.whole.set(settings, now, changes);
         });
-        self.routes.retain(|(of, _)| own.contains(of));
-        for (route, breaker) in &mut self.routes {
+        for Own { route, breaker, .. } in &mut self.own {
             told(Some(*route), changed, |changes| breaker.set(settings, now, changes));
-        }
-        for route in own {
-            if self.at(*route).is_none() {
-                self.routes.push((*route, Breaker::new(settings, now)));
-            }
         }
     }
 
@@ -86,16 +87,20 @@ impl Circuits {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Alone, Failed, Told};
+    use super::super::{Alone, Failed, Key, Told};
     use super::*;
     use crate::call::Counts;
 
     const NO: Failed = Failed { counts: Counts::Both, wait: None };
 
+    fn key(route: usize) -> Key<'static> {
+        Key { route, model: "" }
+    }
+
     fn fail(circuits: &mut Circuits, route: usize, times: u32, now: Instant) {
         for _ in 0..times {
             let mut changed = Vec::new();
-            let Ok(mut pass) = circuits.enter(route, now, &mut changed) else { return };
+            let Ok(mut pass) = circuits.enter(key(route), now, &mut changed) else { return };
             let told = Told { alone: Alone::default(), sample: 0.5, changed: &mut changed };
             circuits.failed(&mut pass, now, NO, told);
         }
@@ -144,20 +149,20 @@ mod tests {
         let (now, settings) = (Instant::now(), BreakerSettings::default());
         let mut circuits = Circuits::new(settings, &[0, 1], now);
         fail(&mut circuits, 1, 5, now);
-        assert!(circuits.peek(Some(1), now).is_err() && circuits.peek(Some(0), now).is_ok());
+        assert!(circuits.peek(Some(key(1)), now).is_err() && circuits.peek(Some(key(0)), now).is_ok());
         // Another route beside them: what is known of the two stays.
         set(&mut circuits, settings, &[7, 1, 0], now);
-        assert!(circuits.peek(Some(1), now).is_err() && circuits.peek(Some(7), now).is_ok());
+        assert!(circuits.peek(Some(key(1)), now).is_err() && circuits.peek(Some(key(7)), now).is_ok());
         // Only the broken one is left: it is the endpoint now.
         let changed = set(&mut circuits, settings, &[1], now);
         assert_eq!(
             changed.iter().map(|(route, change)| (*route, change.to)).collect::<Vec<_>>(),
             [(None, State::Open)]
         );
-        assert_eq!((circuits.routes().len(), circuits.whole().state(now)), (0, State::Open));
+        assert_eq!((circuits.own().len(), circuits.whole().state(now)), (0, State::Open));
         // And a second one finds the whole endpoint open.
         set(&mut circuits, settings, &[1, 2], now);
-        assert!(circuits.peek(Some(2), now).is_err());
+        assert!(circuits.peek(Some(key(2)), now).is_err());
     }
 
     #[test]
@@ -166,10 +171,10 @@ mod tests {
         let mut circuits = Circuits::new(settings, &[0, 1], now);
         fail(&mut circuits, 1, 5, now);
         let later = now + Duration::from_secs(30);
-        let mut probe = circuits.enter(1, later, &mut Vec::new()).unwrap();
+        let mut probe = circuits.enter(key(1), later, &mut Vec::new()).unwrap();
         set(&mut circuits, settings, &[1], later);
         circuits.left(&mut probe);
-        assert!(circuits.enter(1, later, &mut Vec::new()).is_ok(), "there is a place for another");
-        assert!(circuits.enter(1, later, &mut Vec::new()).is_err());
+        assert!(circuits.enter(key(1), later, &mut Vec::new()).is_ok(), "there is a place for another");
+        assert!(circuits.enter(key(1), later, &mut Vec::new()).is_err());
     }
 }

@@ -11,17 +11,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
-use outrigger::call::{Attempt, AttemptReply, Class, Failure, Milestone, Payload, Piece, PieceStream, Usage};
+use outrigger::call::{Attempt, AttemptReply, Class, Failure, Lack, Milestone, Payload, Piece, PieceStream, Usage};
 use outrigger::clock;
 use tower::Service;
 
-use super::script::Line;
+use super::script::{Line, capability};
 
 #[derive(Clone)]
 pub struct Scripted {
     name: String,
     lines: Arc<Vec<Line>>,
     asked: Arc<AtomicU32>,
+    /// Lines of the script that were played.
+    played: Arc<AtomicU32>,
 }
 
 impl Scripted {
@@ -30,6 +32,7 @@ impl Scripted {
             name: name.clone(),
             lines: Arc::new(lines.clone()),
             asked: Arc::default(),
+            played: Arc::default(),
         };
         script.iter().map(one).collect()
     }
@@ -54,8 +57,21 @@ impl Service<Attempt> for Scripted {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let at = self.asked.fetch_add(1, Ordering::Relaxed) as usize;
-        let line = self.lines[at.min(self.lines.len() - 1)].clone();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let own = |line: &&Line| {
+            (line.key.is_some() || line.kind.is_some())
+                && line.key.as_deref().is_none_or(|key| attempt.call.key_name.as_deref() == Some(key))
+                && line.kind.as_deref().is_none_or(|kind| attempt.kind.as_str() == kind)
+        };
+        let line = match self.lines.iter().find(own) {
+            Some(line) => line.clone(),
+            None => {
+                let at = self.played.fetch_add(1, Ordering::Relaxed) as usize;
+                let lines: Vec<&Line> =
+                    self.lines.iter().filter(|line| line.key.is_none() && line.kind.is_none()).collect();
+                lines[at.min(lines.len() - 1)].clone()
+            }
+        };
         Box::pin(play(line, attempt))
     }
 }
@@ -69,6 +85,10 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
         let mut failure = Failure::new(class(name), "as scripted");
         failure.retry_after = line.retry_after;
         failure.unsent = line.unsent;
+        failure.lacks = line.lacks.as_deref().map(|name| match capability(name) {
+            Some(capability) => Lack::Of(capability),
+            None => Lack::Window(line.window),
+        });
         return Err(failure);
     }
     (attempt.report)(Milestone::Head);

@@ -15,10 +15,10 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method};
 use outrigger::call::{
-    Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
+    Asks, Call, CallRequest, Class, Options, Outcome, Payload, RequestBody, Signal, Sink, Surface, Verdict,
 };
 use outrigger::config::{AdminSettings, ClientKey, DrainSettings, LogFormat, LogSettings, ServerSettings, Settings};
-use outrigger::policy::{QUEUE_WAIT, RouteSettings, Spread, Target, Timeouts};
+use outrigger::policy::{Concurrency, Mode, QUEUE_WAIT, RouteSettings, Spread, Target, Timeouts};
 use outrigger::transport::{Credential, EndpointSettings};
 use outrigger::{clock, stack};
 use tower::ServiceExt;
@@ -79,8 +79,13 @@ fn settings(scenario: &Scenario) -> Settings {
         forward_client_key: false,
         dialect: Default::default(),
         model: None,
+        window: scenario.abilities.get(*name).and_then(|abilities| abilities.window),
+        supports: scenario.supports(name),
         timeouts,
-        concurrency: scenario.concurrency(),
+        concurrency: match scenario.abilities.get(*name).and_then(|abilities| abilities.slots) {
+            Some(max) => Concurrency { mode: Mode::Fixed, max },
+            None => scenario.concurrency(),
+        },
         breaker: scenario.breaker(),
         connections: Default::default(),
         probe: None,
@@ -114,6 +119,7 @@ fn settings(scenario: &Scenario) -> Settings {
                 max_sends: scenario.max_sends,
                 queue_wait: scenario.queue_wait.unwrap_or(QUEUE_WAIT),
                 streams: scenario.streams(),
+                hedge: scenario.hedge(),
             })
             .collect(),
     }
@@ -127,14 +133,19 @@ fn call(spec: &CallSpec) -> Call {
         method: Method::POST,
         path: "/chat/completions".into(),
         headers: HeaderMap::new(),
-        body: RequestBody::Whole(vec![b'x'; spec.bytes].into()),
-        model: Some("m".into()),
+        body: RequestBody::Whole(match (spec.words, spec.image) {
+            (0, false) => vec![b'x'; spec.bytes].into(),
+            (0, true) => r#"{"content":[{"type":"image_url"}]}"#.into(),
+            (words, _) => " word".repeat(words).into(),
+        }),
+        model: Some(spec.model.clone()),
         model_span: None,
         stream: spec.stream,
         include_usage: false,
         choices: 1,
         max_tokens: spec.max_tokens,
         prompt_bytes: spec.bytes,
+        asks: Asks { tools: spec.tools, ..Asks::default() },
         prefix: spec.prefix,
         started: now,
         client_patience: spec.timeout,
@@ -176,28 +187,30 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     let mut problems = Vec::new();
     let mut together = FuturesUnordered::new();
     for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
-        let make = || {
+        let make = |turn: u32| {
             let stack = stacks.calls[spec.route].clone();
             async move {
-                clock::sleep(spec.pause).await; // paces the load, not a wait
+                clock::sleep(spec.pause + spec.every * turn).await; // paces the load, not a wait
                 let future = one(stack, call(spec), clock::now());
                 let seen = match spec.leave {
                     Some(after) => tokio::time::timeout(after, future).await.ok(),
                     None => Some(future.await),
                 };
                 let found = expect.compare(seen.as_ref());
-                found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>()
+                (number, found.into_iter().map(|found| format!("call {number}: {found}")).collect::<Vec<_>>())
             }
         };
+        let mut ended = Vec::new();
         if scenario.together {
-            together.extend((0..spec.times).map(|_| make()));
+            together.extend((0..spec.times).map(make));
         } else if spec.at_once {
-            problems.extend(join_all((0..spec.times).map(|_| make())).await.into_iter().flatten());
+            ended = join_all((0..spec.times).map(|_| make(0))).await;
         } else {
             for _ in 0..spec.times {
-                problems.extend(make().await);
+                ended.push(make(0).await);
             }
         }
+        problems.extend(ended.into_iter().flat_map(|(_, found)| found));
         let is = |at: usize| stacks.breakers.view(at, clock::now())[0].state.as_str();
         for (at, name) in scenario.script.keys().enumerate() {
             if let Some(want) = expect.breakers.get(name).filter(|want| *want != is(at)) {
@@ -205,8 +218,18 @@ async fn run(scenario: &Scenario) -> Vec<String> {
             }
         }
     }
-    while let Some(found) = together.next().await {
-        problems.extend(found);
+    let mut odd = vec![0; scenario.calls.len()];
+    while let Some((number, found)) = together.next().await {
+        odd[number] += u32::from(!found.is_empty());
+        if scenario.expect[number].share.is_none() {
+            problems.extend(found);
+        }
+    }
+    for (number, (spec, expect)) in scenario.calls.iter().zip(&scenario.expect).enumerate() {
+        let share = 1.0 - f64::from(odd[number]) / f64::from(spec.times);
+        if expect.share.is_some_and(|[least, most]| !(least..=most).contains(&share)) {
+            problems.push(format!("call {number}: {share} of them turned out so, not {:?}", expect.share));
+        }
     }
     problems.extend(invariants(scenario, &recorder, &scripted, &stacks, settings.endpoints.len()));
     problems
@@ -309,6 +332,12 @@ fn invariants(
     for (endpoint, verdict) in &verdicts {
         *told.entry(format!("{} {}", scripted[*endpoint].name(), verdict.as_str())).or_default() += 1;
     }
+    for endpoint in scripted {
+        let most = scenario.asked_at_most.get(endpoint.name()).copied().unwrap_or(u32::MAX);
+        if endpoint.asked() > most {
+            problems.push(format!("{} was asked {} times, not {most} at most", endpoint.name(), endpoint.asked()));
+        }
+    }
     let asked: u32 = scripted.iter().map(Scripted::asked).sum();
     if verdicts.len() as u32 != asked {
         problems.push(format!("{asked} sends, {} verdicts", verdicts.len()));
@@ -326,6 +355,22 @@ fn invariants(
     }
     if slots.waiting_of(0) != 0 {
         problems.push(format!("{} sends still wait", slots.waiting_of(0)));
+    }
+    for (what, expected) in [("hedges", &scenario.hedges), ("fallbacks", &scenario.fallbacks)] {
+        let mut told: BTreeMap<String, u32> = BTreeMap::new();
+        for signal in signals.iter() {
+            let word = match signal {
+                Signal::Hedge { outcome, .. } if what == "hedges" => outcome,
+                Signal::Fallback { reason, .. } if what == "fallbacks" => reason,
+                _ => continue,
+            };
+            *told.entry((*word).to_owned()).or_default() += 1;
+        }
+        if let Some(expected) = expected
+            && *expected != told
+        {
+            problems.push(format!("{what}: expected {expected:?}, saw {told:?}"));
+        }
     }
     let mut repeated: BTreeMap<String, u32> = BTreeMap::new();
     for signal in signals.iter() {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outrigger::call::Priority;
+use outrigger::call::{Capability, Priority};
 use outrigger::policy::{
-    Backoff, BreakerSettings, Concurrency, Mode, RateLimits, RetrySettings, StreamMode, StreamSettings,
+    Backoff, BreakerSettings, Concurrency, HedgeSettings, Mode, RateLimits, RetrySettings, StreamMode, StreamSettings,
+    Supports,
 };
 use serde::{Deserialize, Deserializer, de};
 
@@ -46,6 +47,11 @@ pub struct Scenario {
     /// Sends per call.
     #[serde(default = "four")]
     pub max_sends: u32,
+    /// Hedging; without it there is none.
+    pub hedge: Option<Hedge>,
+    /// What endpoints are configured to be able to do, where anything is.
+    #[serde(default)]
+    pub abilities: BTreeMap<String, Abilities>,
     /// Breakers that differ from the defaults; without it there are none.
     pub breaker: Option<Circuit>,
     /// How many routes there are, all alike.
@@ -60,6 +66,13 @@ pub struct Scenario {
     pub expect: Vec<Expect>,
     /// What must have been counted of sends, as `endpoint verdict: count`.
     pub attempts: Option<BTreeMap<String, u32>>,
+    /// Sends that endpoints may have been asked for at most.
+    #[serde(default)]
+    pub asked_at_most: BTreeMap<String, u32>,
+    /// What must have been counted of hedges, as `outcome: count`.
+    pub hedges: Option<BTreeMap<String, u32>>,
+    /// What must have been counted of sends to later targets, as `reason: count`.
+    pub fallbacks: Option<BTreeMap<String, u32>>,
     /// What must have become of calls whose key was known, as `result: count`.
     pub repeated: Option<BTreeMap<String, u32>>,
     /// What must have been refused a place, as `reason priority: count`.
@@ -79,6 +92,21 @@ impl Scenario {
             probes: circuit.probes.unwrap_or(own.probes),
             ..own
         }
+    }
+
+    pub fn hedge(&self) -> HedgeSettings {
+        let own = HedgeSettings::default();
+        self.hedge.as_ref().map_or(own, |hedge| HedgeSettings { on: true, after: hedge.after, budget: hedge.budget })
+    }
+
+    pub fn supports(&self, endpoint: &str) -> Supports {
+        let mut supports = Supports::default();
+        if let Some(abilities) = self.abilities.get(endpoint) {
+            for (names, can) in [(&abilities.can, true), (&abilities.lacks, false)] {
+                names.iter().for_each(|name| supports.set(capability(name).expect("a capability"), can));
+            }
+        }
+        supports
     }
 
     pub fn concurrency(&self) -> Concurrency {
@@ -139,15 +167,44 @@ pub struct Circuit {
     pub probes: Option<u32>,
 }
 
-/// One send, as the endpoint plays it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    pub after: f64,
+    pub budget: f64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Abilities {
+    pub window: Option<u64>,
+    pub can: Vec<String>,
+    pub lacks: Vec<String>,
+    /// The limit of this endpoint, fixed.
+    pub slots: Option<u32>,
+}
+
+pub fn capability(name: &str) -> Option<Capability> {
+    Capability::ALL.into_iter().find(|capability| capability.as_str() == name)
+}
+
+/// One send, as the endpoint plays it. A line with `key` or `kind` is for every such send, and none of the script's own.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Line {
     /// Until it fails, or until the response head.
     #[serde(deserialize_with = "span")]
     pub after: Duration,
+    /// Only for calls of this client key.
+    pub key: Option<String>,
+    /// Only for sends of this kind.
+    pub kind: Option<String>,
     /// Fails with this class.
     pub fail: Option<String>,
+    /// It fails for this, which its model lacks: a capability, or `window`.
+    pub lacks: Option<String>,
+    /// The window its failure tells.
+    pub window: Option<u64>,
     /// Asks for a wait.
     #[serde(deserialize_with = "maybe")]
     pub retry_after: Option<Duration>,
@@ -182,6 +239,9 @@ pub struct CallSpec {
     pub route: usize,
     #[serde(deserialize_with = "span")]
     pub pause: Duration,
+    /// Of calls made together, how long each comes after the one before it.
+    #[serde(deserialize_with = "span")]
+    pub every: Duration,
     #[serde(deserialize_with = "maybe")]
     pub timeout: Option<Duration>,
     #[serde(deserialize_with = "maybe")]
@@ -190,6 +250,10 @@ pub struct CallSpec {
     pub no_hedge: bool,
     pub no_fallback: bool,
     pub client_retry: bool,
+    pub tools: bool,
+    pub image: bool,
+    /// A prompt of so many words, instead of `bytes`.
+    pub words: usize,
     #[serde(deserialize_with = "priority")]
     pub priority: Option<Priority>,
     pub key: Option<String>,
@@ -198,6 +262,8 @@ pub struct CallSpec {
     pub bytes: usize,
     /// A number for the beginning of its prompt.
     pub prefix: Option<u64>,
+    /// The model it names.
+    pub model: String,
 }
 
 impl Default for CallSpec {
@@ -208,18 +274,23 @@ impl Default for CallSpec {
             at_once: false,
             route: 0,
             pause: Duration::ZERO,
+            every: Duration::ZERO,
             timeout: None,
             leave: None,
             retries: None,
             no_hedge: false,
             no_fallback: false,
             client_retry: false,
+            tools: false,
+            image: false,
+            words: 0,
             priority: None,
             key: None,
             max_tokens: None,
             idempotency_key: None,
             bytes: 100,
             prefix: None,
+            model: "m".into(),
         }
     }
 }
@@ -239,6 +310,8 @@ pub struct Expect {
     pub retry_after: Option<Duration>,
     #[serde(default, deserialize_with = "range")]
     pub took: Option<[Duration; 2]>,
+    /// Between which two shares of the calls (0 to 1) must be so; all of them without it.
+    pub share: Option<[f64; 2]>,
     /// What the breakers of these endpoints are afterwards.
     #[serde(default)]
     pub breakers: BTreeMap<String, String>,

@@ -75,6 +75,7 @@ fn route(name: String, endpoints: &[usize]) -> RouteSettings {
         retry: RetrySettings { attempts: 1, backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: outrigger::policy::QUEUE_WAIT,
+        hedge: Default::default(),
         streams: StreamSettings::default(),
     }
 }

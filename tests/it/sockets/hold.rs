@@ -30,6 +30,7 @@ fn held(name: String, endpoints: &[usize]) -> RouteSettings {
         retry: RetrySettings { attempts: 1, backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: QUEUE_WAIT,
+        hedge: Default::default(),
         streams: StreamSettings { mode: StreamMode::Hold, rescue: false },
     }
 }

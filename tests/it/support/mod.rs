@@ -31,6 +31,8 @@ pub fn settings(urls: &[String]) -> Settings {
         forward_client_key: urls.len() == 1,
         dialect: Dialect::Auto,
         model: None,
+        window: None,
+        supports: Default::default(),
         timeouts: Timeouts::default(),
         concurrency: Concurrency::default(),
         breaker: BreakerSettings::default(),
@@ -52,6 +54,7 @@ pub fn settings(urls: &[String]) -> Settings {
             retry: RetrySettings::default(),
             max_sends: 4,
             queue_wait: QUEUE_WAIT,
+            hedge: Default::default(),
             streams: StreamSettings::default(),
         }],
     }

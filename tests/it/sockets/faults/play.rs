@@ -221,6 +221,7 @@ fn route(name: String, endpoints: Vec<usize>, timeouts: Timeouts) -> RouteSettin
         retry: RetrySettings { backoff, ..RetrySettings::default() },
         max_sends: 4,
         queue_wait: QUEUE_WAIT,
+        hedge: Default::default(),
         streams: StreamSettings::default(),
     }
 }
