@@ -74,6 +74,8 @@ fn settings(policy: &Policy, endpoints: usize) -> Settings {
     };
     for endpoint in &mut settings.endpoints {
         endpoint.forward_client_key = false;
+        // One model at each, whatever is asked for: so its changes are told of one circuit.
+        endpoint.model = Some("m".to_owned());
         endpoint.timeouts = timeouts;
         endpoint.concurrency =
             policy.slots.map_or(Concurrency::default(), |max| Concurrency { mode: Mode::Fixed, max });
