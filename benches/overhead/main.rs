@@ -18,6 +18,9 @@
     reason = "a bench that cannot run is to say so at once"
 )]
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod client;
 mod cpu;
 mod proxies;

@@ -303,8 +303,20 @@ impl Continuation {
     }
 }
 
-/// Whom a send tells of its milestones.
-pub type Report = Arc<dyn Fn(Milestone) + Send + Sync>;
+/// Whoever wants to know how a send gets on.
+pub trait Listener: Send + Sync {
+    /// It has come this far.
+    fn tell(&self, milestone: Milestone);
+}
+
+impl<F: Fn(Milestone) + Send + Sync> Listener for F {
+    fn tell(&self, milestone: Milestone) {
+        self(milestone);
+    }
+}
+
+/// Who is told of a send's milestones as they happen.
+pub type Report = Arc<dyn Listener>;
 
 /// One send upstream on behalf of a call.
 pub struct Attempt {

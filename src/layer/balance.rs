@@ -43,11 +43,14 @@ impl Endpoints {
 
 /// The targets of one route over the attempt stacks of all endpoints.
 #[derive(Clone)]
-pub struct Balance {
+pub struct Balance(Arc<Targets>);
+
+/// What all clones of a [`Balance`] share: one is made for every call.
+struct Targets {
     route: Arc<RouteSettings>,
     number: usize,
     /// For each target, its pool among the slots.
-    pools: Arc<Vec<usize>>,
+    pools: Vec<usize>,
     endpoints: Endpoints,
     sink: Arc<dyn Sink>,
 }
@@ -61,9 +64,11 @@ impl Balance {
         endpoints: Endpoints,
         sink: Arc<dyn Sink>,
     ) -> Self {
-        Self { route, number, pools: Arc::new(pools), endpoints, sink }
+        Self(Arc::new(Targets { route, number, pools, endpoints, sink }))
     }
+}
 
+impl Targets {
     /// What an attempt asks for at its target.
     fn asks(&self, attempt: &Attempt) -> Option<Ask> {
         let call = &attempt.call;
@@ -127,7 +132,7 @@ impl Balance {
     }
 
     /// Out it goes.
-    async fn send(self, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
+    async fn send(self: Arc<Self>, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
         let Some(service) = self.endpoints.stacks.get(permit.endpoint()).cloned() else {
             return Err(Failure::new(Class::Internal, "a target names an endpoint that is not there"));
         };
@@ -190,20 +195,21 @@ impl Service<Attempt> for Balance {
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        let Some(ask) = self.asks(&attempt) else {
+        let this = Arc::clone(&self.0);
+        let Some(ask) = this.asks(&attempt) else {
             return Box::pin(async { Err(Failure::new(Class::Internal, "the plan named a target that is not there")) });
         };
-        let (this, pool) = (self.clone(), ask.pool);
+        let pool = ask.pool;
         let (call, number, kind) = (Arc::clone(&attempt.call), attempt.number, attempt.kind);
         let samples = (clock::sample(), clock::sample(), clock::sample());
-        match self.endpoints.slots.ask(ask, clock::now(), samples) {
+        match this.endpoints.slots.ask(ask, clock::now(), samples) {
             Asked::Go(permit) => Box::pin(this.send(attempt, permit)),
             Asked::Refused(refusal) => {
-                let failure = self.refused(&call, number, kind, refusal);
+                let failure = this.refused(&call, number, kind, refusal);
                 Box::pin(async move { Err(failure) })
             }
             Asked::Wait(line) => {
-                self.tell(&call, number, SendStage::Waits(self.could_go(&attempt)));
+                this.tell(&call, number, SendStage::Waits(this.could_go(&attempt)));
                 Box::pin(async move {
                     let turn = this.turn(pool, line, Arc::clone(&call), number).await;
                     let permit = turn.map_err(|refusal| this.refused(&call, number, kind, refusal))?;
@@ -216,7 +222,7 @@ impl Service<Attempt> for Balance {
 
 /// Tells how long a wait was, however it ended.
 struct Waited<'a> {
-    balance: &'a Balance,
+    balance: &'a Targets,
     call: Arc<Call>,
     number: usize,
     since: Instant,

@@ -79,7 +79,7 @@ where
         Box::pin(async move {
             let reply = answer.await?;
             let Payload::Events(mut pieces) = reply.payload else { return Ok(reply) };
-            report(Milestone::First);
+            report.tell(Milestone::First);
             let (held, marked) = collect(&mut pieces, stock).await.inspect_err(|failure| {
                 // What is dropped here is dropped for a reason of ours; what failed by itself has told its own.
                 fate.set(Verdict::Failed(failure.class));

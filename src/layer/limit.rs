@@ -67,7 +67,7 @@ where
             return Box::pin(self.inner.call(attempt));
         };
         // It has a place, and its breaker let it through: it goes out now.
-        (attempt.report)(Milestone::Dispatched(attempt.endpoint));
+        attempt.report.tell(Milestone::Dispatched(attempt.endpoint));
         let mut stay = Stay {
             slots: self.slots.clone(),
             endpoint: attempt.endpoint,

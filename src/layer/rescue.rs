@@ -129,7 +129,7 @@ impl Answered {
             upload: None,
             unfit: Vec::new(),
             continuation: Some(Arc::clone(&continuation)),
-            report: Arc::new(move |milestone| {
+            report: Arc::new(move |milestone: crate::call::Milestone| {
                 if matches!(milestone, crate::call::Milestone::Dispatched(_)) {
                     sends.fetch_add(1, Ordering::Relaxed);
                 }

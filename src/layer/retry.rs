@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::HeaderMap;
-use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
 use super::carry::Carried;
-use super::race::{Finished, Race, Runner};
+use super::race::{Finished, Progress, Race, Runner};
 use super::rescue::{self, Answered, Kin};
 use super::state::{Asking, Breakers, Capabilities, Hedges, SharedBudget, Slots};
 use super::{AttemptService, Health, Pending};
@@ -73,28 +72,30 @@ where
     S: Service<Attempt, Response = AttemptReply, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    type Service = Retry;
+    type Service = Looped;
 
-    fn layer(&self, inner: S) -> Retry {
-        Retry {
+    fn layer(&self, inner: S) -> Looped {
+        Looped(Arc::new(Retry {
             inner: AttemptService::new(inner),
             number: self.number,
             route: Arc::clone(&self.route),
             around: self.around.clone(),
-        }
+        }))
     }
 }
 
-/// See [`RetryLayer`].
+/// See [`RetryLayer`]. Cloned for every call.
 #[derive(Clone)]
-pub struct Retry {
+pub struct Looped(Arc<Retry>);
+
+struct Retry {
     inner: AttemptService,
     number: usize,
     route: Arc<RouteSettings>,
     around: Around,
 }
 
-impl Service<CallRequest> for Retry {
+impl Service<CallRequest> for Looped {
     type Response = Reply;
     type Error = CallError;
     type Future = Pending<Reply, CallError>;
@@ -104,7 +105,7 @@ impl Service<CallRequest> for Retry {
     }
 
     fn call(&mut self, request: CallRequest) -> Self::Future {
-        let retry = self.clone();
+        let retry = Arc::clone(&self.0);
         Box::pin(async move { retry.run(request).await })
     }
 }
@@ -117,7 +118,6 @@ enum Event {
 }
 
 /// What the loop remembers of a send, by its number.
-#[derive(Clone, Copy)]
 struct Start {
     target: usize,
     kind: AttemptKind,
@@ -128,6 +128,7 @@ struct Start {
     spoke: Option<Instant>,
     /// Why the call has moved on to this target.
     reason: Option<&'static str>,
+    progress: Arc<Progress>,
 }
 
 /// One call in the loop.
@@ -145,11 +146,10 @@ struct Run<'a> {
     fit: Fit,
     /// The hedge that runs.
     hedged: Option<usize>,
-    reports: mpsc::UnboundedSender<(usize, Milestone)>,
 }
 
 impl Retry {
-    async fn run(self, request: CallRequest) -> Result<Reply, CallError> {
+    async fn run(&self, request: CallRequest) -> Result<Reply, CallError> {
         let CallRequest { call, upload } = request;
         let terms = Terms {
             deadline: call.deadline,
@@ -158,10 +158,9 @@ impl Retry {
             streamed: call.stream,
             prompt_bytes: call.prompt_bytes,
         };
-        let (reports, mut reported) = mpsc::unbounded_channel();
         let call = Arc::new(call);
         let mut run = Run {
-            retry: &self,
+            retry: self,
             fit: Fit::new(Arc::clone(&call)),
             call,
             upload: upload.map(Carried::new),
@@ -172,7 +171,6 @@ impl Retry {
             first: None,
             left: None,
             hedged: None,
-            reports,
         };
         run.look(clock::now());
         loop {
@@ -189,10 +187,10 @@ impl Retry {
                 Step::Hedge { target } => run.hedge(target, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
                 Step::Stop => return Err(run.stopped(now)),
-                Step::Wait(until) => match run.wait(until, &mut reported).await {
+                Step::Wait(until) => match run.wait(until).await {
                     Event::Finished(finished) => {
                         // What it reported in its last breath comes before its end.
-                        while let Ok((attempt, milestone)) = reported.try_recv() {
+                        while let Some((attempt, milestone)) = run.news() {
                             run.reported(attempt, milestone);
                         }
                         let Finished { attempt, kind, target, started, fate, result } = *finished;
@@ -236,9 +234,17 @@ impl Run<'_> {
         let step = SendStage::Started { kind, target, paid };
         self.retry.around.sink.emit(Signal::Send(SendStep { call: Arc::clone(&self.call), number, step }));
         let reason = (kind == AttemptKind::Fallback).then(|| self.why_onward(target, now));
-        self.starts.push(Start { target, kind, at: now, sent: None, spoke: None, reason });
-        let reports = self.reports.clone();
+        let progress = Arc::new(Progress::default());
         let fate = Arc::new(Fate::default());
+        self.starts.push(Start {
+            target,
+            kind,
+            at: now,
+            sent: None,
+            spoke: None,
+            reason,
+            progress: Arc::clone(&progress),
+        });
         let attempt = Attempt {
             call: Arc::clone(&self.call),
             number,
@@ -251,31 +257,33 @@ impl Run<'_> {
             place: None,
             upload: self.upload.as_mut().and_then(Carried::lend),
             continuation: None,
-            report: Arc::new(move |milestone| {
-                // The loop may be gone already; then nobody wants to know.
-                let _ = reports.send((number, milestone));
-            }),
+            report: progress,
             fate: Arc::clone(&fate),
         };
         let answer = Box::pin(self.retry.inner.clone().call(attempt));
         self.race.start(Runner { attempt: number, kind, target, started: now, fate, answer });
     }
 
-    async fn wait(&mut self, until: Instant, reported: &mut mpsc::UnboundedReceiver<(usize, Milestone)>) -> Event {
+    async fn wait(&mut self, until: Instant) -> Event {
         let mut alarm = std::pin::pin!(clock::sleep_until(until));
         poll_fn(|cx| {
-            if let Poll::Ready(Some((attempt, milestone))) = reported.poll_recv(cx) {
+            if let Some((attempt, milestone)) = self.news() {
                 return Poll::Ready(Event::Reported(attempt, milestone));
             }
             if let Poll::Ready(finished) = self.race.poll_next(cx) {
                 return Poll::Ready(Event::Finished(Box::new(finished)));
             }
-            if let Poll::Ready(Some((attempt, milestone))) = reported.poll_recv(cx) {
+            if let Some((attempt, milestone)) = self.news() {
                 return Poll::Ready(Event::Reported(attempt, milestone));
             }
             alarm.as_mut().poll_unpin(cx).map(|()| Event::Woke)
         })
         .await
+    }
+
+    /// The next thing that a send told of itself.
+    fn news(&self) -> Option<(usize, Milestone)> {
+        self.starts.iter().enumerate().find_map(|(attempt, start)| Some((attempt, start.progress.take()?)))
     }
 
     fn reported(&mut self, attempt: usize, milestone: Milestone) {
@@ -296,16 +304,16 @@ impl Run<'_> {
         let Some(start) = self.starts.get_mut(attempt) else { return };
         start.sent = Some((endpoint, now));
         self.call.standing.sent();
-        let start = *start;
-        self.may_be_late(attempt, start.target, now);
-        if let Some(reason) = start.reason {
+        let (target, kind, reason) = (start.target, start.kind, start.reason);
+        self.may_be_late(attempt, target, now);
+        if let Some(reason) = reason {
             self.retry.around.sink.emit(Signal::Fallback { route: self.retry.number, reason });
         }
-        let pays = matches!(start.kind, AttemptKind::First | AttemptKind::Fallback);
+        let pays = matches!(kind, AttemptKind::First | AttemptKind::Fallback);
         // A client's own repeat is traffic that repeats: it pays for nothing.
         if pays
             && !self.call.client_retry
-            && let Some(budget) = self.retry.around.budgets.get(start.target)
+            && let Some(budget) = self.retry.around.budgets.get(target)
         {
             budget.deposit(now);
         }

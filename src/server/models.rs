@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{Gateway, handle, respond};
-use crate::call::{Attempt, AttemptKind, Call, CallError, Class, Fate, Outcome, Payload, Reply, Surface};
+use crate::call::{Attempt, AttemptKind, Call, CallError, Class, Fate, Milestone, Outcome, Payload, Reply, Surface};
 
 /// An endpoint that does not answer within this is left out.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value
         place: None,
         upload: None,
         continuation: None,
-        report: Arc::new(|_| {}),
+        report: Arc::new(|_: Milestone| {}),
         fate: Arc::new(Fate::default()),
     };
     let Some(stack) = gateway.stacks.attempts.get(endpoint).cloned() else { return Vec::new() };

@@ -125,7 +125,7 @@ impl Inner {
             *request.body_mut() = self.rest(&attempt.call, continuation).await?;
         }
         let response = self.client.send(request).await?;
-        (attempt.report)(Milestone::Head);
+        attempt.report.tell(Milestone::Head);
         let call = &attempt.call;
         let dialect = dialect::detect(self.settings.dialect, &self.settings.url, response.headers());
         if self.settings.dialect == Dialect::Auto && dialect == Dialect::LlamaCpp {

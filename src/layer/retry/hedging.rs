@@ -118,7 +118,7 @@ impl Run<'_> {
             return;
         }
         self.hedged = None;
-        let start = self.starts.get(attempt).copied();
+        let start = self.starts.get(attempt);
         if start.is_some_and(|start| start.sent.is_some()) {
             return self.tell_hedge(Hedged::Failed);
         }

@@ -124,7 +124,7 @@ async fn play(act: Act, attempt: Attempt, life: Life, respects: bool) -> Result<
             Err(failure)
         }
         Then::Answer { first, events, gap, pings, end } => {
-            (attempt.report)(Milestone::Head);
+            attempt.report.tell(Milestone::Head);
             let mut headers = HeaderMap::new();
             let stream = attempt.call.stream;
             let kind = if stream { "text/event-stream" } else { "application/json" };

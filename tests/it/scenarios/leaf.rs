@@ -91,7 +91,7 @@ async fn play(line: Line, attempt: Attempt) -> Result<AttemptReply, Failure> {
         });
         return Err(failure);
     }
-    (attempt.report)(Milestone::Head);
+    attempt.report.tell(Milestone::Head);
     clock::sleep(line.first).await; // paces the load, not a wait
     let usage = line.usage.map(|[input, output]| Usage { input, output });
     let payload = match attempt.call.stream {
