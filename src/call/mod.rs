@@ -19,6 +19,7 @@ pub use class::{Class, Counts, Fault, Retry};
 pub use error::{CallError, Failure, Original, TrailEntry};
 pub use reply::{AttemptReply, Payload, Reply, Usage};
 pub use request::{
-    Attempt, AttemptKind, Call, CallRequest, Continuation, Fate, Milestone, Options, Place, Priority, Report, Surface,
+    Attempt, AttemptKind, Call, CallRequest, Continuation, Fate, Milestone, Options, Place, Priority, Report, Standing,
+    Surface,
 };
-pub use signal::{AttemptEnd, CallEnd, Outcome, Repeated, Signal, Sink, Verdict};
+pub use signal::{AttemptEnd, CallEnd, Outcome, Repeated, SendStage, SendStep, Signal, Sink, Verdict};

@@ -1,7 +1,8 @@
 //! The request side: a client's call, the sends made for it, and what a send reports while it runs.
 
+use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -150,12 +151,21 @@ pub struct Call {
     pub key_name: Option<Arc<str>>,
     /// The client's `Idempotency-Key`, where one is honoured.
     pub idempotency_key: Option<HeaderValue>,
+    /// How it stands while it has no answer.
+    pub standing: Arc<Standing>,
 }
 
 impl Call {
     /// Time left before the deadline, zero when it has passed.
     pub fn remaining(&self, now: Instant) -> Duration {
         self.deadline.saturating_duration_since(now)
+    }
+}
+
+/// Its id alone: what it carries is not for logs.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -236,6 +246,26 @@ impl Fate {
     }
 }
 
+/// How a call stands that has no answer yet, for whoever tells of its end when it is dropped.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What it counts as; until that is decided a dropped call means that the client left.
+    pub fate: Fate,
+    sends: AtomicU32,
+}
+
+impl Standing {
+    /// A send went out.
+    pub fn sent(&self) {
+        self.sends.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends that went out.
+    pub fn sends(&self) -> u32 {
+        self.sends.load(Ordering::Relaxed)
+    }
+}
+
 /// A call on its way through the stack, with the body that can be sent only once, if it has one.
 pub struct CallRequest {
     /// The call.
@@ -280,6 +310,8 @@ pub type Report = Arc<dyn Fn(Milestone) + Send + Sync>;
 pub struct Attempt {
     /// The call it is for.
     pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
     /// Why it is made.
     pub kind: AttemptKind,
     /// The route, as numbered in the settings; `None` for a question of our own, such as for a list of models.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AttemptKind, BreakerChange, Class, Priority, Surface, Usage};
+use super::{AttemptKind, BreakerChange, Call, Class, Priority, Surface, Usage};
 
 /// How an answer came about, the better the higher up. One word per call, in `x-outrigger-outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +111,10 @@ impl Repeated {
 /// The end of one send.
 #[derive(Clone, Debug)]
 pub struct AttemptEnd {
+    /// The call it was made for.
+    pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
     /// The endpoint, as numbered in the settings.
     pub endpoint: usize,
     /// Why it was made.
@@ -158,6 +162,37 @@ pub struct CallEnd {
     pub key_name: Option<Arc<str>>,
 }
 
+/// A step of one send on its way out.
+#[derive(Clone, Debug)]
+pub struct SendStep {
+    /// The call it is made for.
+    pub call: Arc<Call>,
+    /// Its number within the call, from 0.
+    pub number: usize,
+    /// Which one.
+    pub step: SendStage,
+}
+
+/// How far a send has come. That it went out, its endpoint's stack tells at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendStage {
+    /// The loop wants it.
+    Started {
+        /// Why it is made.
+        kind: AttemptKind,
+        /// Which target of the route, counted from 0.
+        target: usize,
+        /// Whether the target's budget of repeats paid for it.
+        paid: bool,
+    },
+    /// It waits for a place at one of these endpoints, as numbered in the settings.
+    Waits(Vec<usize>),
+    /// It waits no longer.
+    Waited,
+    /// It gets no place, for this reason of a closed list.
+    Refused(&'static str),
+}
+
 /// A fact worth telling.
 #[derive(Clone, Debug)]
 pub enum Signal {
@@ -170,6 +205,8 @@ pub enum Signal {
     CallEnded(Box<CallEnd>),
     /// A send ended; exactly one for each that was started.
     AttemptEnded(AttemptEnd),
+    /// A send came a step further.
+    Send(SendStep),
     /// The gap between two model events of one stream.
     Gap {
         /// The route, as numbered in the settings.

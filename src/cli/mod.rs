@@ -141,6 +141,9 @@ pub struct MockArgs {
     /// Seed of everything that is random [default: the scenario's, else 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Add a history of what comes in and what becomes of it to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// Which config a command looks at.
@@ -180,12 +183,9 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
             Ok(if met { FINE } else { MISSED })
         }
         Command::Mock(args) => {
-            run::runtime()?.block_on(crate::mock::serve_cli(
-                args.listen,
-                args.control,
-                args.scenario.as_deref(),
-                args.seed,
-            ))?;
+            let (scenario, record) = (args.scenario.as_deref(), args.record.as_deref());
+            let served = crate::mock::serve_cli(args.listen, args.control, scenario, args.seed, record);
+            run::runtime()?.block_on(served)?;
             Ok(FINE)
         }
         Command::Check(args) => check::run(&args),

@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt};
 
 use super::state::{Asked, Asking, Breakers, Line, Permit, Slots, Turn};
 use super::{AttemptService, Health, Pending};
-use crate::call::{Attempt, AttemptKind, AttemptReply, Class, Failure, Priority, Signal, Sink};
+use crate::call::{Attempt, AttemptKind, AttemptReply, Call, Class, Failure, SendStage, SendStep, Signal, Sink};
 use crate::clock;
 use crate::policy::balance::{Candidate, affinity, fresh, up};
 use crate::policy::{Ask, Refusal, RouteSettings, Shed, Spread};
@@ -84,6 +84,10 @@ impl Balance {
         })
     }
 
+    fn tell(&self, call: &Arc<Call>, number: usize, step: SendStage) {
+        self.sink.emit(Signal::Send(SendStep { call: Arc::clone(call), number, step }));
+    }
+
     /// Who is let through at its target, and who of them waits for a probe. With nobody let through, whoever it is
     /// will refuse.
     fn candidates(&self, attempt: &Attempt) -> Option<(Vec<Candidate>, Option<usize>)> {
@@ -116,6 +120,12 @@ impl Balance {
         Some((up(open, |endpoint| self.endpoints.health.is_up(endpoint)), due))
     }
 
+    /// Where a send that waits may get its place.
+    fn could_go(&self, attempt: &Attempt) -> Vec<usize> {
+        let ask = self.asks(attempt);
+        ask.map(|ask| ask.candidates.iter().map(|candidate| candidate.endpoint).collect()).unwrap_or_default()
+    }
+
     /// Out it goes.
     async fn send(self, mut attempt: Attempt, permit: Permit) -> Result<AttemptReply, Failure> {
         let Some(service) = self.endpoints.stacks.get(permit.endpoint()).cloned() else {
@@ -128,8 +138,8 @@ impl Balance {
     }
 
     /// Waits in line.
-    async fn turn(&self, pool: usize, mut line: Line) -> Result<Permit, Refusal> {
-        let _waited = Waited { sink: Arc::clone(&self.sink), route: self.number, since: clock::now() };
+    async fn turn(&self, pool: usize, mut line: Line, call: Arc<Call>, number: usize) -> Result<Permit, Refusal> {
+        let _waited = Waited { balance: self, call, number, since: clock::now() };
         let refusal = || self.endpoints.slots.refusal(pool, Shed::Timeout, clock::sample());
         let until = line.until();
         tokio::select! {
@@ -145,9 +155,10 @@ impl Balance {
         told(turn.ok(), refusal)
     }
 
-    fn refused(&self, kind: AttemptKind, class: Priority, refusal: Refusal) -> Failure {
+    fn refused(&self, call: &Arc<Call>, number: usize, kind: AttemptKind, refusal: Refusal) -> Failure {
+        self.tell(call, number, SendStage::Refused(refusal.shed.as_str()));
         if kind != AttemptKind::Hedge {
-            self.sink.emit(Signal::Shed { route: self.number, reason: refusal.shed.as_str(), priority: class });
+            self.sink.emit(Signal::Shed { route: self.number, reason: refusal.shed.as_str(), priority: call.priority });
         }
         let (class, message) = match refusal.shed {
             Shed::Full => (Class::QueueFull, "every place is taken, and the queue is full"),
@@ -183,32 +194,38 @@ impl Service<Attempt> for Balance {
             return Box::pin(async { Err(Failure::new(Class::Internal, "the plan named a target that is not there")) });
         };
         let (this, pool) = (self.clone(), ask.pool);
-        let (kind, class) = (attempt.kind, ask.class);
+        let (call, number, kind) = (Arc::clone(&attempt.call), attempt.number, attempt.kind);
         let samples = (clock::sample(), clock::sample(), clock::sample());
         match self.endpoints.slots.ask(ask, clock::now(), samples) {
             Asked::Go(permit) => Box::pin(this.send(attempt, permit)),
             Asked::Refused(refusal) => {
-                let failure = self.refused(kind, class, refusal);
+                let failure = self.refused(&call, number, kind, refusal);
                 Box::pin(async move { Err(failure) })
             }
-            Asked::Wait(line) => Box::pin(async move {
-                let permit = this.turn(pool, line).await.map_err(|refusal| this.refused(kind, class, refusal))?;
-                this.send(attempt, permit).await
-            }),
+            Asked::Wait(line) => {
+                self.tell(&call, number, SendStage::Waits(self.could_go(&attempt)));
+                Box::pin(async move {
+                    let turn = this.turn(pool, line, Arc::clone(&call), number).await;
+                    let permit = turn.map_err(|refusal| this.refused(&call, number, kind, refusal))?;
+                    this.send(attempt, permit).await
+                })
+            }
         }
     }
 }
 
 /// Tells how long a wait was, however it ended.
-struct Waited {
-    sink: Arc<dyn Sink>,
-    route: usize,
+struct Waited<'a> {
+    balance: &'a Balance,
+    call: Arc<Call>,
+    number: usize,
     since: Instant,
 }
 
-impl Drop for Waited {
+impl Drop for Waited<'_> {
     fn drop(&mut self) {
         let waited = clock::now().saturating_duration_since(self.since);
-        self.sink.emit(Signal::Queued { route: self.route, waited });
+        self.balance.tell(&self.call, self.number, SendStage::Waited);
+        self.balance.sink.emit(Signal::Queued { route: self.balance.number, waited });
     }
 }

@@ -82,12 +82,13 @@ where
 }
 
 fn bound(pieces: PieceStream, at: Instant, fate: Arc<Fate>) -> PieceStream {
-    Box::pin(Bounded { pieces, fate, clock: Box::pin(clock::sleep_until(at)), over: false })
+    Box::pin(Bounded { pieces, fate, at, clock: Box::pin(clock::sleep_until(at)), over: false })
 }
 
 struct Bounded {
     pieces: PieceStream,
     fate: Arc<Fate>,
+    at: Instant,
     clock: Pin<Box<Sleep>>,
     over: bool,
 }
@@ -99,15 +100,43 @@ impl Stream for Bounded {
         if self.over {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(item) = self.pieces.as_mut().poll_next(cx) {
-            return Poll::Ready(item);
+        let next = self.pieces.as_mut().poll_next(cx);
+        // A slow reader finds something ready every time it comes; only an end is worth its coming late.
+        let goes_on = matches!(&next, Poll::Ready(Some(Ok(piece))) if !piece.done);
+        if !(next.is_pending() || goes_on && clock::now() >= self.at) {
+            return next;
         }
-        if self.clock.as_mut().poll(cx).is_ready() {
+        if goes_on || self.clock.as_mut().poll(cx).is_ready() {
             self.over = true;
             self.fate.set(Verdict::Failed(Class::DeadlineExceeded));
             let failure = Failure::new(Class::DeadlineExceeded, "the call's deadline passed mid-stream");
             return Poll::Ready(Some(Err(failure)));
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_not_served_beyond_the_deadline_but_for_the_end() {
+        let piece = |done| Ok(Piece { done, events: 1, ..Piece::default() });
+        let read = async |pieces: Vec<Result<Piece, Failure>>| {
+            let at = clock::now() + Duration::from_secs(3);
+            let mut bounded = bound(Box::pin(stream::iter(pieces)), at, Arc::default());
+            let mut told = Vec::new();
+            while let Some(item) = bounded.next().await {
+                told.push(item.map(|piece| piece.done).map_err(|failure| failure.class));
+                clock::sleep(Duration::from_secs(2)).await;
+            }
+            told
+        };
+        let late = Err(Class::DeadlineExceeded);
+        assert_eq!(read((0..9).map(|_| piece(false)).collect()).await, [Ok(false), Ok(false), late]);
+        assert_eq!(read(vec![piece(false), piece(false), piece(true)]).await, [Ok(false), Ok(false), Ok(true)]);
     }
 }

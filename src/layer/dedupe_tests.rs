@@ -138,6 +138,7 @@ fn call(path: &str, key: Option<u64>) -> CallRequest {
         traceparent: String::new(),
         key_name: None,
         idempotency_key: key.map(|key| HeaderValue::from_str(&key.to_string()).unwrap()),
+        standing: Arc::default(),
     };
     CallRequest { call, upload: None }
 }

@@ -3,6 +3,7 @@
 pub mod admit;
 mod balance;
 mod breaker;
+mod carry;
 mod deadline;
 mod dedupe;
 mod health;

@@ -10,8 +10,8 @@ use tower::{Layer, Service};
 
 use super::Pending;
 use crate::call::{
-    Attempt, AttemptEnd, AttemptKind, AttemptReply, Class, Failure, Fate, Payload, Piece, PieceStream, Signal, Sink,
-    Verdict,
+    Attempt, AttemptEnd, AttemptKind, AttemptReply, Call, Class, Failure, Fate, Payload, Piece, PieceStream, Signal,
+    Sink, Verdict,
 };
 use crate::clock;
 
@@ -60,6 +60,8 @@ where
         let mut guard = Guard {
             sink: Arc::clone(&self.sink),
             fate: Arc::clone(&attempt.fate),
+            call: Arc::clone(&attempt.call),
+            number: attempt.number,
             endpoint: attempt.endpoint,
             kind: attempt.kind,
             streamed: attempt.call.stream,
@@ -99,6 +101,8 @@ where
 struct Guard {
     sink: Arc<dyn Sink>,
     fate: Arc<Fate>,
+    call: Arc<Call>,
+    number: usize,
     endpoint: usize,
     kind: AttemptKind,
     streamed: bool,
@@ -108,6 +112,14 @@ struct Guard {
 }
 
 impl Guard {
+    /// What it counts as without an end of its own: the loop said so, or whoever ended the call did.
+    fn dropped(&self) -> Verdict {
+        match self.fate.get() {
+            Verdict::Failed(Class::ClientDisconnect) => self.call.standing.fate.get(),
+            decided => decided,
+        }
+    }
+
     fn ended(&mut self, verdict: Verdict) {
         // The first end is the end: a body that failed is over, whatever is asked of it later.
         self.verdict.get_or_insert(verdict);
@@ -117,9 +129,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.sink.emit(Signal::AttemptEnded(AttemptEnd {
+            call: Arc::clone(&self.call),
+            number: self.number,
             endpoint: self.endpoint,
             kind: self.kind,
-            verdict: self.verdict.unwrap_or_else(|| self.fate.get()),
+            verdict: self.verdict.unwrap_or_else(|| self.dropped()),
             mid_stream: self.mid_stream,
             streamed: self.streamed,
             took: clock::now().saturating_duration_since(self.started),

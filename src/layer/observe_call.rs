@@ -12,7 +12,8 @@ use tower::{Layer, Service};
 use super::Pending;
 use super::state::Live;
 use crate::call::{
-    CallEnd, CallError, CallRequest, Class, Failure, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
+    CallEnd, CallError, CallRequest, Class, Failure, Fate, Outcome, Payload, Piece, PieceStream, Reply, Signal, Sink,
+    Standing, Verdict,
 };
 use crate::clock;
 
@@ -73,6 +74,8 @@ where
             last_event: None,
             later: None,
             ended: false,
+            standing: Arc::clone(&call.standing),
+            fate: None,
             is_cached: false,
             end: CallEnd {
                 id: call.id.clone(),
@@ -115,6 +118,9 @@ struct Guard {
     last_event: Option<Instant>,
     later: Option<Arc<AtomicU32>>,
     ended: bool,
+    standing: Arc<Standing>,
+    /// The status that went out, and what the answering send counts as.
+    fate: Option<(u16, Arc<Fate>)>,
     /// The answer is another call's: its times say nothing of an endpoint.
     is_cached: bool,
     end: CallEnd,
@@ -125,6 +131,7 @@ impl Guard {
         let now = clock::now();
         self.end.endpoint = Some(reply.endpoint.clone());
         self.end.sends = reply.sends;
+        self.fate = Some((reply.status, Arc::clone(&reply.fate)));
         self.later.clone_from(&reply.later);
         self.end.usage = reply.usage;
         self.is_cached = reply.outcome == Outcome::Cached;
@@ -170,6 +177,22 @@ impl Guard {
         self.end.class = class;
     }
 
+    /// Dropped before its end: the client left, or whoever dropped it said otherwise before.
+    fn cut(&mut self) {
+        let (status, fate) = match &self.fate {
+            Some((status, fate)) => (Some(*status), fate.get()),
+            None => (None, self.standing.fate.get()),
+        };
+        if status.is_none() {
+            self.end.sends = self.standing.sends();
+        }
+        if let Verdict::Failed(class) = fate
+            && class != Class::ClientDisconnect
+        {
+            self.done(status.unwrap_or(class.status()), Outcome::Failed, Some(class));
+        }
+    }
+
     fn saw(&mut self, piece: &Piece) {
         if piece.usage.is_some() {
             self.end.usage = piece.usage;
@@ -194,7 +217,11 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.done(500, Outcome::Failed, Some(Class::Internal));
-        } else if self.live.is_ended() {
+        }
+        if !self.ended {
+            self.cut();
+        }
+        if self.live.is_ended() {
             // It was not the client who left.
             self.done(self.sent.unwrap_or(503), Outcome::Failed, Some(Class::Shutdown));
         }

@@ -41,6 +41,8 @@ pub struct Kin {
 pub(super) struct Answered {
     pub inner: AttemptService,
     pub call: Arc<Call>,
+    /// The number of the next send within the call.
+    pub next: usize,
     pub route: usize,
     pub target: usize,
     /// The endpoints of the target, and which of them answered.
@@ -116,6 +118,7 @@ impl Answered {
         let sends = Arc::clone(&self.sends);
         let attempt = Attempt {
             call: Arc::clone(&self.call),
+            number: self.next + self.sends.load(Ordering::Relaxed) as usize,
             kind: AttemptKind::Continuation,
             route: Some(self.route),
             target: self.target,

@@ -17,13 +17,14 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
+use super::carry::Carried;
 use super::race::{Finished, Race, Runner};
 use super::rescue::{self, Answered, Kin};
 use super::state::{Asking, Breakers, Capabilities, Hedges, SharedBudget, Slots};
 use super::{AttemptService, Health, Pending};
 use crate::call::{
     Attempt, AttemptKind, AttemptReply, Call, CallError, CallRequest, Class, Failure, Fate, Fault, Lack, Milestone,
-    Outcome, Payload, Reply, Signal, Sink, Surface, TrailEntry, Upload, Verdict,
+    Outcome, Payload, Reply, SendStage, SendStep, Signal, Sink, Surface, TrailEntry, Verdict,
 };
 use crate::clock;
 use crate::dialect::{Dialect, detect};
@@ -133,7 +134,7 @@ struct Start {
 struct Run<'a> {
     retry: &'a Retry,
     call: Arc<Call>,
-    upload: Option<Upload>,
+    upload: Option<Carried>,
     plan: Plan<'a>,
     race: Race,
     starts: Vec<Start>,
@@ -163,7 +164,7 @@ impl Retry {
             retry: &self,
             fit: Fit::new(Arc::clone(&call)),
             call,
-            upload,
+            upload: upload.map(Carried::new),
             plan: Plan::new(&self.route, terms).passing_over(self.around.health.down()),
             race: Race::default(),
             starts: Vec::new(),
@@ -176,10 +177,15 @@ impl Retry {
         run.look(clock::now());
         loop {
             let now = clock::now();
-            let mut pay = |target: usize| run.retry.pay(target, now);
+            let mut paid = false;
+            let mut pay = |target: usize| {
+                paid = run.retry.pay(target, now);
+                paid
+            };
             run.plan.see(run.shut(now));
             match run.plan.next(now, &mut pay) {
-                Step::Start { target, kind } => run.start(target, kind, now),
+                // A target that was paid for is the one that is asked.
+                Step::Start { target, kind } => run.start(target, kind, paid, now),
                 Step::Hedge { target } => run.hedge(target, now),
                 Step::Drop { attempt, class } => run.give_up(attempt, class, now),
                 Step::Stop => return Err(run.stopped(now)),
@@ -219,19 +225,23 @@ impl Run<'_> {
         self.retry.around.breakers.shut(self.asking(), now)
     }
 
-    fn start(&mut self, target: usize, kind: AttemptKind, now: Instant) {
-        self.start_among(target, kind, self.plan.passed_over().to_vec(), now);
+    fn start(&mut self, target: usize, kind: AttemptKind, paid: bool, now: Instant) {
+        self.start_among(target, kind, paid, self.plan.passed_over().to_vec(), now);
     }
 
     /// Starts a send at whichever endpoint of the target is not among `unfit`.
-    fn start_among(&mut self, target: usize, kind: AttemptKind, unfit: Vec<usize>, now: Instant) {
+    fn start_among(&mut self, target: usize, kind: AttemptKind, paid: bool, mut unfit: Vec<usize>, now: Instant) {
         let number = self.starts.len();
+        unfit.extend(self.plan.barred(now));
+        let step = SendStage::Started { kind, target, paid };
+        self.retry.around.sink.emit(Signal::Send(SendStep { call: Arc::clone(&self.call), number, step }));
         let reason = (kind == AttemptKind::Fallback).then(|| self.why_onward(target, now));
         self.starts.push(Start { target, kind, at: now, sent: None, spoke: None, reason });
         let reports = self.reports.clone();
         let fate = Arc::new(Fate::default());
         let attempt = Attempt {
             call: Arc::clone(&self.call),
+            number,
             kind,
             route: Some(self.retry.number),
             target,
@@ -239,7 +249,7 @@ impl Run<'_> {
             used: self.plan.used(),
             unfit,
             place: None,
-            upload: self.upload.take(),
+            upload: self.upload.as_mut().and_then(Carried::lend),
             continuation: None,
             report: Arc::new(move |milestone| {
                 // The loop may be gone already; then nobody wants to know.
@@ -285,6 +295,7 @@ impl Run<'_> {
         self.plan.dispatched(attempt, endpoint, now);
         let Some(start) = self.starts.get_mut(attempt) else { return };
         start.sent = Some((endpoint, now));
+        self.call.standing.sent();
         let start = *start;
         self.may_be_late(attempt, start.target, now);
         if let Some(reason) = start.reason {
@@ -425,6 +436,7 @@ impl Run<'_> {
         Answered {
             inner: retry.inner.clone(),
             call: Arc::clone(&self.call),
+            next: self.starts.len(),
             route: retry.number,
             target,
             pool: retry.route.targets.get(target).map(|target| target.endpoints.clone()).unwrap_or_default(),

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use super::{Mock, Scenario, VOCABULARY};
 
-/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's; `control` is a second address for `/_mock`.
+/// Runs the stand-in until SIGINT or SIGTERM. `seed` overrides the scenario's; `control` is a second address for `/_mock`;
+/// a history is added to the file `record`.
 ///
 /// # Errors
 /// A scenario that cannot be read or parsed, or an address that cannot be listened on.
@@ -17,6 +18,7 @@ pub async fn serve_cli(
     control: Option<SocketAddr>,
     scenario: Option<&Path>,
     seed: Option<u64>,
+    record: Option<&Path>,
 ) -> io::Result<()> {
     let mut script = match scenario {
         Some(path) => load(path)?,
@@ -24,7 +26,7 @@ pub async fn serve_cli(
     };
     script.seed = seed.unwrap_or(script.seed);
     let (seed, rules) = (script.seed, script.rules.len());
-    let mut running = Mock::start(listen, script).await?;
+    let mut running = Mock::start_recorded(listen, script, record).await?;
     let control = match control {
         Some(address) => running.control(address).await?,
         None => running.addr(),

@@ -21,6 +21,7 @@ mod listing;
 mod messages;
 mod network;
 mod play;
+mod record;
 mod reply;
 mod responses;
 mod resume;
@@ -39,6 +40,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +53,7 @@ pub use scenario::{Answer, Rule, Scenario};
 pub use state::{Seen, Stats};
 pub use words::{Network, WORDS};
 
+use record::Record;
 use state::{Power, State};
 
 /// The stand-in, before it runs.
@@ -59,9 +62,18 @@ pub struct Mock;
 impl Mock {
     /// Listens on `listen` (port 0 picks a free one) and answers by `scenario` until stopped or dropped.
     pub async fn start(listen: SocketAddr, scenario: Scenario) -> io::Result<Running> {
+        Self::start_recorded(listen, scenario, None).await
+    }
+
+    /// The same, with a history of what came in and what became of it added to the file `record`.
+    ///
+    /// # Errors
+    /// The address is taken, or the file cannot be written.
+    pub async fn start_recorded(listen: SocketAddr, scenario: Scenario, record: Option<&Path>) -> io::Result<Running> {
+        let record = record.map(Record::open).transpose()?;
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let state = Arc::new(State::new(scenario));
+        let state = Arc::new(State::new(scenario, record));
         let task = tokio::spawn(network::listen(state.clone(), listener, address));
         Ok(Running { state, address, task: Some(task), control: None })
     }

@@ -52,7 +52,7 @@ pub async fn connection(state: &Arc<State>, conn: &mut Conn) {
 
 /// One call. Says whether the connection may serve another.
 async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: Option<(u64, Fault)>) -> bool {
-    let active = state.begin(request.path());
+    let mut active = state.begin(request.path());
     let (number, mut fault) = match early {
         Some((number, fault)) => (Some(number), Some(fault)),
         None => (state.number(&request), None),
@@ -88,6 +88,7 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
         }
     };
     state.saw(number, &request);
+    active.asked(&request);
     let fault = fault.or_else(|| state.pick(Phase::Request, number, &request)).unwrap_or_default();
     if fault.reset.is_some() {
         return broken_off(conn, active);
@@ -109,6 +110,7 @@ async fn call(state: &Arc<State>, conn: &mut Conn, mut request: Request, early: 
         }
     };
     let script = answer(&scenario, &request, number.unwrap_or(0), &fault);
+    active.answers(&script);
     let played = play(conn, &script).await;
     drop(slot);
     let keep = script.keep && !request.closes() && played == Played::Whole;

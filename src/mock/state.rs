@@ -16,7 +16,9 @@ use super::fault::{Fault, Phase};
 use super::http::Request;
 use super::listing::sha256;
 use super::play::Played;
+use super::record::Record;
 use super::scenario::{Facts, Scenario};
+use super::script::Script;
 use super::words::Network;
 
 /// How many requests are remembered, and how much of each body.
@@ -100,6 +102,8 @@ pub struct State {
     pub in_force: watch::Sender<(u64, Option<Network>)>,
     /// Counted up when every open connection has to be reset.
     pub kills: watch::Sender<u64>,
+    /// Where a history is written, if it is.
+    pub record: Option<Record>,
 }
 
 fn slots(scenario: &Scenario) -> Arc<Semaphore> {
@@ -108,7 +112,7 @@ fn slots(scenario: &Scenario) -> Arc<Semaphore> {
 
 impl State {
     /// The state of a stand-in that has not been called yet.
-    pub fn new(scenario: Scenario) -> State {
+    pub fn new(scenario: Scenario, record: Option<Record>) -> State {
         let slots = slots(&scenario);
         let scenario = Arc::new(scenario);
         let (since, stats) = (Instant::now(), Stats::default());
@@ -118,6 +122,7 @@ impl State {
             power: watch::Sender::new(Power::On(Network::Up, None, 0)),
             in_force: watch::Sender::new((0, Some(Network::Up))),
             kills: watch::Sender::new(0),
+            record,
         }
     }
 
@@ -214,7 +219,7 @@ impl State {
         inner.stats.active += 1;
         drop(inner);
         self.changed.send_replace(());
-        Active { state: self.clone(), played: Played::Broken }
+        Active { state: self.clone(), played: Played::Broken, recorded: None }
     }
 
     /// Remembers a request.
@@ -278,9 +283,22 @@ impl State {
 pub struct Active {
     state: Arc<State>,
     played: Played,
+    recorded: Option<u64>,
 }
 
 impl Active {
+    /// The request was read.
+    pub fn asked(&mut self, request: &Request) {
+        self.recorded = self.state.record.as_ref().map(|record| record.asked(request));
+    }
+
+    /// It is to be answered so.
+    pub fn answers(&self, script: &Script) {
+        if let (Some(call), Some(record)) = (self.recorded, &self.state.record) {
+            record.answers(call, script);
+        }
+    }
+
     /// The request has ended.
     pub fn end(mut self, played: Played) {
         self.played = played;
@@ -289,6 +307,9 @@ impl Active {
 
 impl Drop for Active {
     fn drop(&mut self) {
+        if let (Some(call), Some(record)) = (self.recorded, &self.state.record) {
+            record.ended(call, self.played);
+        }
         let mut inner = self.state.lock();
         inner.stats.active = inner.stats.active.saturating_sub(1);
         let stats = &mut inner.stats;

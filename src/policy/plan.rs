@@ -152,6 +152,8 @@ pub struct Plan<'a> {
     forbidden: bool,
     /// Endpoints that are held back, and until when.
     shut: Vec<(usize, Instant)>,
+    /// Endpoints that told this call itself not to come again, and until when.
+    barred: Vec<(usize, Instant)>,
     /// Endpoints that cannot serve the call.
     unfit: Vec<usize>,
     /// What the last real failure was, should what follows it not be let through.
@@ -174,6 +176,7 @@ impl<'a> Plan<'a> {
             transparent_used: false,
             forbidden: false,
             shut: Vec::new(),
+            barred: Vec::new(),
             unfit: Vec::new(),
             last: None,
             down: Vec::new(),
@@ -361,7 +364,8 @@ impl<'a> Plan<'a> {
             let class = if head { Class::FirstTokenTimeout } else { Class::HeadersTimeout };
             return self.can_ask_another(target, now).then_some(Step::Drop { attempt, class });
         }
-        if self.unused_in(target, now) && !self.spent[target].closed && pay(target) {
+        let has_sends = self.spent[target].sends < self.route.retry.attempts;
+        if self.unused_in(target, now) && !self.spent[target].closed && has_sends && pay(target) {
             return Some(self.start(target, AttemptKind::Hedge));
         }
         self.next_target(target, now).map(|next| self.start(next, AttemptKind::Fallback))
@@ -421,7 +425,8 @@ impl<'a> Plan<'a> {
     }
 
     fn is_shut(&self, endpoint: usize, at: Instant) -> bool {
-        self.unfit.contains(&endpoint) || self.shut.iter().any(|(shut, until)| *shut == endpoint && *until > at)
+        self.unfit.contains(&endpoint)
+            || self.shut.iter().chain(&self.barred).any(|(shut, until)| *shut == endpoint && *until > at)
     }
 
     fn next_target(&self, target: usize, now: Instant) -> Option<usize> {

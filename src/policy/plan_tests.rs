@@ -120,6 +120,39 @@ fn start(target: usize, kind: AttemptKind) -> Step {
 }
 
 #[test]
+fn who_said_not_to_come_again_is_left_to_himself() {
+    let (route, now) = (route(&[&[0, 1]]), Instant::now());
+    let quota = fail(Class::UpstreamQuota);
+    let wait = Failure { retry_after: Some(5 * SECOND), ..fail(Class::RateLimited) };
+    for (failure, until) in [(quota, 120 * SECOND), (wait, 5 * SECOND)] {
+        let mut plan = Plan::new(&route, terms(now));
+        assert_eq!(plan.next(now, &mut |_| true), start(0, AttemptKind::First));
+        plan.dispatched(0, 0, now);
+        plan.failed(0, &failure, now, 0.0);
+        assert_eq!(plan.next(now, &mut |_| true), start(0, AttemptKind::Retry));
+        plan.dispatched(1, 1, now);
+        plan.failed(1, &fail(Class::Upstream500), now, 0.5);
+        let Step::Wait(later) = plan.next(now, &mut |_| true) else { panic!("the other one is repeated") };
+        assert_eq!(plan.next(later, &mut |_| true), start(0, AttemptKind::Retry));
+        assert_eq!(plan.barred(later), [0], "{failure:?}");
+        assert!(plan.barred(now + until).is_empty(), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_twin_counts_among_the_sends_of_its_target() {
+    let (mut route, now) = (route(&[&[0, 1]]), Instant::now());
+    for (attempts, twin) in [(1, false), (2, true)] {
+        route.retry.attempts = attempts;
+        let mut plan = Plan::new(&route, terms(now));
+        plan.next(now, &mut |_| true);
+        plan.dispatched(0, 0, now);
+        let Step::Wait(silent) = plan.next(now, &mut |_| true) else { panic!("it is waited for") };
+        assert_eq!(plan.next(silent, &mut |_| true) == start(0, AttemptKind::Hedge), twin, "{attempts}");
+    }
+}
+
+#[test]
 fn who_is_held_back_is_passed_over() {
     let (route, now) = (route(&[&[0], &[1, 2], &[3]]), Instant::now());
     let first = |shut: &[usize], terms: Terms| {

@@ -61,6 +61,8 @@ pub struct Events {
     pub(super) _live: LiveGuard,
     /// Events so far, for APIs that number them.
     pub sent: u64,
+    /// The answer is complete: whatever still goes wrong is no business of its client.
+    pub complete: bool,
     /// Nothing more follows.
     pub over: bool,
 }
@@ -68,6 +70,9 @@ pub struct Events {
 impl Events {
     fn error(&mut self, failure: &Failure) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.over = true;
+        if self.complete {
+            return Poll::Ready(None);
+        }
         let event = respond::stream_error(&self.id, self.surface, failure, self.sent);
         Poll::Ready(Some(Ok(Frame::data(event))))
     }
@@ -90,6 +95,7 @@ impl Body for Events {
                 Poll::Ready(Some(Ok(piece))) if piece.bytes.is_empty() => {}
                 Poll::Ready(Some(Ok(piece))) => {
                     self.sent += u64::from(piece.events);
+                    self.complete |= piece.done;
                     return Poll::Ready(Some(Ok(Frame::data(piece.bytes))));
                 }
                 Poll::Ready(Some(Err(failure))) => return self.error(&failure),
@@ -111,6 +117,8 @@ pub struct Opaque {
     pub pieces: PieceStream,
     /// Breaks the transfer at a shutdown.
     pub cut: Cut,
+    /// What the send counts as when a shutdown ends it.
+    pub fate: Arc<Fate>,
     /// Counts the call until its end.
     pub(super) _live: LiveGuard,
 }
@@ -127,9 +135,44 @@ impl Body for Opaque {
                 Poll::Ready(Some(Err(io::Error::other(format!("{}: {}", failure.class, failure.message)))))
             }
             Poll::Pending if Pin::new(&mut self.cut).poll(cx).is_ready() => {
+                self.fate.set(Verdict::Failed(Class::Shutdown));
                 Poll::Ready(Some(Err(io::Error::other("shutting down"))))
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::call::Piece;
+    use crate::layer::state::Live;
+    use crate::server::stop::Stop;
+
+    async fn written(done: bool, stop: &Stop) -> String {
+        let piece = Piece { bytes: Bytes::from_static(b"data: [DONE]\n\n"), done, ..Piece::default() };
+        let late = Failure::new(Class::DeadlineExceeded, "");
+        let events = Events {
+            pieces: Box::pin(stream::iter([Ok(piece), Err(late)])),
+            id: String::new(),
+            surface: Surface::Chat,
+            cut: stop.when_cut(),
+            fate: Arc::default(),
+            _live: Live::default().enter(),
+            sent: 0,
+            complete: false,
+            over: false,
+        };
+        String::from_utf8(events.collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_wrong_any_more_after_the_terminal_marker() {
+        assert_eq!(written(true, &Stop::default()).await, "data: [DONE]\n\n");
+        assert!(written(false, &Stop::default()).await.contains("deadline_exceeded"));
     }
 }

@@ -11,7 +11,9 @@ use http::{HeaderValue, Request, Version};
 use tower::ServiceExt;
 
 use super::{Gateway, auth, models, options, request, respond};
-use crate::call::{CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload};
+use crate::call::{
+    CallEnd, CallError, CallRequest, Class, Outcome, Reply, RequestBody, Signal, Surface, Upload, Verdict,
+};
 use crate::layer::admit;
 use crate::layer::state::LiveGuard;
 use crate::policy::{RouteSettings, Spread};
@@ -107,12 +109,18 @@ fn longest(gateway: &Gateway) -> Duration {
 /// The call through its route's stack, unless a shutdown ends it first.
 async fn through(gateway: &Gateway, route: usize, call: Call, upload: Option<Upload>) -> Result<Reply, CallError> {
     let stack = gateway.stacks.calls[route].clone();
+    let standing = Arc::clone(&call.standing);
+    let cut = async {
+        gateway.stop.when_cut().await;
+        standing.fate.set(Verdict::Failed(Class::Shutdown));
+    };
     tokio::select! {
         biased;
         answer = stack.oneshot(CallRequest { call, upload }) => answer,
-        () = gateway.stop.when_cut() => {
+        () = cut => {
             let mut error = CallError::local(Class::Shutdown, "Outrigger is shutting down; ask again elsewhere");
             error.retry_after = Some(Duration::from_secs(1));
+            error.sends = standing.sends();
             Err(error)
         }
     }

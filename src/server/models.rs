@@ -93,6 +93,7 @@ fn named_by_routes(gateway: &Gateway) -> Vec<Value> {
 async fn list(gateway: &Gateway, call: &Arc<Call>, endpoint: usize) -> Vec<Value> {
     let attempt = Attempt {
         call: Arc::clone(call),
+        number: 0,
         kind: AttemptKind::First,
         route: None,
         target: 0,

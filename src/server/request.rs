@@ -136,6 +136,7 @@ pub async fn read(
         traceparent,
         key_name: door.key.map(|key| Arc::from(key.name.as_str())),
         idempotency_key: None,
+        standing: Arc::default(),
     };
     Ok((call, upload))
 }

@@ -79,10 +79,11 @@ pub fn reply(id: &str, surface: Surface, started: Instant, reply: Reply, cut: Cu
                 fate: reply.fate,
                 _live: live,
                 sent: 0,
+                complete: false,
                 over: false,
             })
         }
-        Payload::Opaque(pieces) => Body::new(Opaque { pieces, cut, _live: live }),
+        Payload::Opaque(pieces) => Body::new(Opaque { pieces, cut, fate: reply.fate, _live: live }),
     };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -78,6 +78,8 @@ impl Sink for Telemetry {
                 self.log(&end);
             }
             Signal::AttemptEnded(end) => self.metrics.attempt_ended(&end),
+            // Each send is counted at its end.
+            Signal::Send(_) => {}
             Signal::Breaker(change) => {
                 self.metrics.breaker(&change);
                 self.log_breaker(&change);

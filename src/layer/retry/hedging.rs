@@ -44,7 +44,8 @@ impl Run<'_> {
                 self.plan.hedge(target);
                 let unfit = &self.retry.route.targets[target].endpoints;
                 let unfit = unfit.iter().copied().filter(|endpoint| !well.contains(endpoint)).collect();
-                self.start_among(target, AttemptKind::Hedge, unfit, now);
+                // Its own budget paid, not that of repeats.
+                self.start_among(target, AttemptKind::Hedge, false, unfit, now);
             }
             Err(why) => self.tell_hedge(Hedged::Suppressed(why)),
         }

@@ -3,6 +3,7 @@
 //! Nothing here waits by time: a test waits for bytes, for the end of a connection, or for a counter.
 
 mod faults;
+mod history;
 mod network;
 mod outage;
 mod reference;

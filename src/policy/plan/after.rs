@@ -13,6 +13,23 @@ pub(super) const MOST_REFUSALS: usize = 3;
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(30);
 
 impl Plan<'_> {
+    /// Whose answer will not change is not asked again in this call, and nobody before the wait he asked for: also when
+    /// somebody else in his pool, who failed since, may be.
+    fn bar(&mut self, attempt: usize, failure: &Failure, now: Instant) {
+        let Some(endpoint) = self.sent.get(attempt).and_then(|sent| sent.endpoint) else { return };
+        let asked = failure.retry_after.filter(|_| self.route.retry.respect_retry_after);
+        if failure.retry == Retry::Elsewhere {
+            self.barred.push((endpoint, self.terms.deadline));
+        } else if let Some(wait) = asked {
+            self.barred.push((endpoint, now + wait.min(self.terms.deadline.saturating_duration_since(now))));
+        }
+    }
+
+    /// Endpoints that told this call not to come again, as far as that holds now.
+    pub fn barred(&self, now: Instant) -> Vec<usize> {
+        self.barred.iter().filter(|(_, until)| *until > now).map(|(endpoint, _)| *endpoint).collect()
+    }
+
     /// A send failed (or was dropped on our own word): decides what follows it. `sample` is uniform in `0..1`.
     pub fn failed(&mut self, attempt: usize, failure: &Failure, now: Instant, sample: f64) {
         let Some(sent) = self.sent.get_mut(attempt) else { return };
@@ -25,6 +42,7 @@ impl Plan<'_> {
                 _ => {}
             }
         }
+        self.bar(attempt, failure, now);
         if failure.lacks.is_some() {
             return self.unable(target, now);
         }

@@ -161,6 +161,7 @@ fn call(spec: &CallSpec) -> Call {
         traceparent: String::new(),
         key_name: spec.key.as_deref().map(Arc::from),
         idempotency_key: spec.idempotency_key.as_deref().map(|key| key.parse().unwrap()),
+        standing: Arc::default(),
     }
 }
 
