@@ -159,7 +159,8 @@ fn every_fault_has_the_tests_it_names() {
     let paths = tracked();
     let under = |folder: &str| paths.iter().filter(|path| path.starts_with(folder)).map(|path| page(path)).collect();
     let sources: Vec<Source> = ["src/", "tests/"].into_iter().flat_map(all_sources).collect();
-    let known = catalogue::Known::of(&sources, &paths, under("tests/sdk/"), page("docs/reference/fault-coverage.md"));
+    let drivers = [("sdk", under("tests/sdk/")), ("soak", under("tests/soak/"))].into();
+    let known = catalogue::Known::of(&sources, &paths, drivers, page("docs/reference/fault-coverage.md"));
     let catalogue = catalogue::Catalogue::parse(&page("tests/catalogue.yaml")).expect("it is as described in its head");
     none(catalogue::check(&catalogue, &known));
     let (path, wanted) = ("docs/explanation/fault-catalogue.md", catalogue::page(&catalogue, &known));

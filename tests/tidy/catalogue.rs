@@ -67,15 +67,15 @@ pub struct Known {
     tests: BTreeMap<String, Vec<String>>,
     /// Scenarios, by the names of their files.
     scenarios: BTreeSet<String>,
-    /// All that the drivers of the SDKs say.
-    drivers: String,
+    /// Stages of `tests/run` that are no tests of cargo's, and the texts of their drivers.
+    drivers: BTreeMap<&'static str, String>,
     /// `docs/reference/fault-coverage.md`.
     coverage: String,
 }
 
 impl Known {
-    /// Of the sources, the paths of all files, the texts of the drivers and the page of the faults of the mock.
-    pub fn of(sources: &[Source], paths: &[String], drivers: String, coverage: String) -> Self {
+    /// Of the sources, the paths of all files, the drivers by their stages, and the page of the faults of the mock.
+    pub fn of(sources: &[Source], paths: &[String], drivers: BTreeMap<&'static str, String>, coverage: String) -> Self {
         let mut tests: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for source in sources {
             for name in functions(&source.text) {
@@ -88,10 +88,13 @@ impl Known {
 
     /// Where a test is to be found, from the page's folder.
     fn place(&self, test: &str) -> Result<String, String> {
-        if let Some(name) = test.strip_prefix("sdk: ") {
-            // Some names are put together of parts.
-            let said = name.split(" reset ").all(|part| self.drivers.contains(part));
-            return if said { Ok("../../tests/sdk".into()) } else { Err(format!("no driver checks `{name}`")) };
+        if let Some((stage, name)) = test.split_once(": ") {
+            let said = self.drivers.get(stage).is_some_and(|text| {
+                let quoted =
+                    |what: &str| ["'", "\""].iter().any(|quote| text.contains(&format!("{quote}{what}{quote}")));
+                quoted(name) || quoted(test)
+            });
+            return if said { Ok(format!("../../tests/{stage}")) } else { Err(format!("no stage checks `{test}`")) };
         }
         if self.scenarios.contains(test) {
             return Ok(format!("../../tests/scenarios/{test}.yaml"));
@@ -169,7 +172,8 @@ have failed their users, as those users told it, and what is done here instead.
 
 A row without a test says why. The page is written from `tests/catalogue.yaml` by the test that looks for every test it names, so
 that it cannot promise what nobody checks. Names of functions lead to their files, names with hyphens are scenarios, and what looks
-like a rule of the [mock](../reference/mock.md) is a row of [which fault is tested](../reference/fault-coverage.md).
+like a rule of the [mock](../reference/mock.md) is a row of [which fault is tested](../reference/fault-coverage.md). `sdk` and
+`soak` are stages of `tests/run`; what the soak judges by, I2 or I16, is told under [histories](histories.md).
 ";
 
 /// The page, as it must be.
@@ -178,8 +182,10 @@ pub fn page(catalogue: &Catalogue, known: &Known) -> String {
     let count = |groups: &[Group], what: fn(&Case) -> bool| {
         groups.iter().flat_map(|group| &group.cases).filter(|case| what(case)).count()
     };
-    let parts: [(&str, &str, &[Group]); 2] =
-        [("Faults", "faults", &catalogue.faults), ("What others were told", "lessons", &catalogue.lessons)];
+    let parts: [(&str, &str, &[Group]); 2] = [
+        ("Faults", "faults", &catalogue.faults),
+        ("How others have failed their users", "lessons", &catalogue.lessons),
+    ];
     for (title, what, groups) in parts {
         let (all, shown) = (count(groups, |_| true), count(groups, Case::is_shown));
         let partly = count(groups, |case| case.later.is_some());
@@ -220,7 +226,8 @@ mod tests {
                     #[tokio::test(flavor = \"x\")]\n// why\nasync fn e_f() {}\n#[test]\nfn twice() {}\n";
         let sources = [Source::new("src/x.rs", text), Source::new("tests/y.rs", "#[test]\nfn twice() {}\n")];
         let paths = ["tests/scenarios/a-b.yaml".to_owned()];
-        Known::of(&sources, &paths, "@case(\"it raises\")".into(), "| `hang: mid` | a | b |".into())
+        let drivers = BTreeMap::from([("sdk", "@case(\"it raises\")".to_owned())]);
+        Known::of(&sources, &paths, drivers, "| `hang: mid` | a | b |".into())
     }
 
     fn wrong(case: &str) -> Vec<String> {
@@ -247,6 +254,7 @@ mod tests {
             "tests: [twice]",
             "tests: [a-c]",
             "tests: [\"sdk: it lowers\"]",
+            "tests: [\"srd: it raises\"]",
             "tests: [a_b], not_here: and yet",
             "rows: [\"hang: head\"]",
             "not_here: why, later: more",
