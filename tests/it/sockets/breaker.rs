@@ -109,8 +109,9 @@ async fn an_operator_holds_it_open_or_closed() {
 /// A prompt that its server cannot bear is that prompt's trouble: two equal answers are enough, and the endpoint stays.
 #[tokio::test]
 async fn a_prompt_that_always_fails_is_left_and_the_endpoint_is_not() {
+    let pace = "answer: { tokens: 2, first_token: 0ms, per_token: 0ms }";
     let rules = "rules: [{ when: { header: { x-poison: '*' } }, do: { status: 500, body: 'cannot bear this' } }]";
-    let (first, second) = (mock(rules).await, mock("{}").await);
+    let (first, second) = (mock(&format!("{pace}\n{rules}")).await, mock(pace).await);
     let mut settings = settings(&[first.base_url(), second.base_url()]);
     settings.routes[0].retry.backoff.base = Duration::from_millis(1);
     settings.routes[0].retry.budget = 1.0;

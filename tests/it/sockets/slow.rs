@@ -8,7 +8,7 @@ use outrigger::policy::Timeouts;
 use crate::support::{base, chat, gateway, http, metric, mock, post, settings};
 
 /// Shorter than the whole takes, longer than any of its parts.
-const CLOCK: Duration = Duration::from_millis(700);
+const CLOCK: Duration = Duration::from_millis(1500);
 
 fn hurried(urls: &[String], total: Duration) -> Settings {
     let mut settings = settings(urls);
@@ -20,7 +20,7 @@ fn hurried(urls: &[String], total: Duration) -> Settings {
 
 #[tokio::test]
 async fn a_trickle_over_a_thin_line_is_no_stall() {
-    let scenario = "answer: { tokens: 10, first_token: 0ms, per_token: 0ms }\nrules: [{ do: { bandwidth: 1KiB } }]";
+    let scenario = "answer: { tokens: 16, first_token: 0ms, per_token: 0ms }\nrules: [{ do: { bandwidth: 1KiB } }]";
     let (upstream, other) = (mock(scenario).await, mock("{}").await);
     let gateway = gateway(hurried(&[upstream.base_url(), other.base_url()], Duration::from_secs(20))).await;
     let since = outrigger::clock::now();
@@ -38,7 +38,7 @@ async fn a_body_that_is_never_read_is_given_up() {
     for (second, status) in [(false, 504), (true, 200)] {
         let (deaf, good) = (mock("rules: [{ do: { slow_read: 0 } }]").await, mock("{}").await);
         let urls = [Some(deaf.base_url()), second.then(|| good.base_url())].into_iter().flatten().collect::<Vec<_>>();
-        let mut settings = hurried(&urls, Duration::from_secs(if second { 20 } else { 2 }));
+        let mut settings = hurried(&urls, Duration::from_secs(if second { 20 } else { 3 }));
         settings.server.max_body = 16 << 20;
         let gateway = gateway(settings).await;
         let answer = post(&http(), &format!("{}/chat/completions", base(&gateway)), long.clone()).await;
