@@ -1,10 +1,12 @@
-//! The house rules, as tests over the tree: floors, purity, locks, sizes, panics, time, tables, words.
+//! The house rules, as tests over the tree: floors, purity, locks, sizes, panics, time, tables, words, the catalogue of faults.
 //!
 //! Each rule lives under `tests/tidy/` beside a test that plants a violation of it. A rule that is in the way is
 //! changed there, in the open, never worked around.
 
 #![allow(clippy::expect_used, reason = "a tree that cannot be read fails the test, and says so")]
 
+#[path = "tidy/catalogue.rs"]
+mod catalogue;
 #[path = "tidy/rules.rs"]
 mod rules;
 #[path = "tidy/scan.rs"]
@@ -149,4 +151,21 @@ fn no_file_names_a_workplace() {
 #[test]
 fn tests_never_sleep_and_hope() {
     none(sources("tests/").iter().flat_map(rules::sleeps).collect());
+}
+
+/// With `OUTRIGGER_BLESS=1` the page is written anew.
+#[test]
+fn every_fault_has_the_tests_it_names() {
+    let paths = tracked();
+    let under = |folder: &str| paths.iter().filter(|path| path.starts_with(folder)).map(|path| page(path)).collect();
+    let sources: Vec<Source> = ["src/", "tests/"].into_iter().flat_map(all_sources).collect();
+    let drivers = [("sdk", under("tests/sdk/")), ("soak", under("tests/soak/"))].into();
+    let known = catalogue::Known::of(&sources, &paths, drivers, page("docs/reference/fault-coverage.md"));
+    let catalogue = catalogue::Catalogue::parse(&page("tests/catalogue.yaml")).expect("it is as described in its head");
+    none(catalogue::check(&catalogue, &known));
+    let (path, wanted) = ("docs/explanation/fault-catalogue.md", catalogue::page(&catalogue, &known));
+    if std::env::var_os("OUTRIGGER_BLESS").is_some() {
+        fs::write(root().join(path), &wanted).expect("the page can be written");
+    }
+    assert!(page(path) == wanted, "{path} is not current: run again with OUTRIGGER_BLESS=1");
 }

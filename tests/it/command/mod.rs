@@ -2,8 +2,10 @@
 
 mod docs;
 mod game_day;
+mod log;
 mod process;
 mod reload;
+mod state;
 
 use std::process::{Command, Output};
 

@@ -111,4 +111,10 @@ impl Process {
         self.signal("TERM");
         self.ended().await
     }
+
+    /// SIGKILL, and all that it had said.
+    pub async fn kill(mut self) -> String {
+        self.child.kill().await.unwrap();
+        self.said()
+    }
 }

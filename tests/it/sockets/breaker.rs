@@ -105,3 +105,29 @@ async fn an_operator_holds_it_open_or_closed() {
     assert_eq!(page.status(), 403, "a page in a browser has no say");
     assert_eq!(state(&http, &gateway).await, "closed");
 }
+
+/// A prompt that its server cannot bear is that prompt's trouble: two equal answers are enough, and the endpoint stays.
+#[tokio::test]
+async fn a_prompt_that_always_fails_is_left_and_the_endpoint_is_not() {
+    let pace = "answer: { tokens: 2, first_token: 0ms, per_token: 0ms }";
+    let rules = "rules: [{ when: { header: { x-poison: '*' } }, do: { status: 500, body: 'cannot bear this' } }]";
+    let (first, second) = (mock(&format!("{pace}\n{rules}")).await, mock(pace).await);
+    let mut settings = settings(&[first.base_url(), second.base_url()]);
+    settings.routes[0].retry.backoff.base = Duration::from_millis(1);
+    settings.routes[0].retry.budget = 1.0;
+    let (gateway, http) = (gateway(settings).await, http());
+    for _ in 0..10 {
+        let poison = http.post(format!("{}/chat/completions", base(&gateway))).header("x-poison", "1");
+        let answer = Answer::of(poison.body(chat(true)).send().await).await;
+        let told = (from(&answer), answer.header("x-outrigger-attempts"));
+        assert_eq!(told, (Some("e1"), Some("3")), "{:?}", answer.headers);
+        for _ in 0..4 {
+            assert_eq!(from(&call(&http, &gateway).await), Some("e0"));
+        }
+    }
+    assert_eq!((first.stats().calls, state(&http, &gateway).await.as_str()), (60, "closed"));
+}
+
+fn from(answer: &Answer) -> Option<&str> {
+    answer.header("x-outrigger-endpoint")
+}

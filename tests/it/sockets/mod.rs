@@ -25,4 +25,6 @@ mod passthrough;
 mod probes;
 mod reload;
 mod rescue;
+mod slow;
+mod state;
 mod tools;

@@ -79,3 +79,14 @@ async fn a_stream_into_a_network_that_stops_ends_with_an_error() {
     assert_eq!(answer.error_code().as_deref(), Some("stream_stalled"), "{}", answer.text());
     assert!(!answer.broken && !answer.text().contains("[DONE]"), "{}", answer.text());
 }
+
+/// The request has arrived, what came of it is not known: nobody else is asked, for it may have had its effect.
+#[tokio::test]
+async fn an_effect_whose_answer_was_lost_is_not_asked_for_again() {
+    let (first, second) = (mock("rules: [{ do: { reset: request } }]").await, mock(PACE).await);
+    let gateway = gateway(settings(&[first.base_url(), second.base_url()])).await;
+    let answer = post(&http(), &format!("{}/batches", base(&gateway)), "{}").await;
+    assert_eq!(answer.error_code().as_deref(), Some("reset_before_response"), "{}", answer.text());
+    assert_eq!(answer.header("x-outrigger-attempts"), Some("1"));
+    assert_eq!((first.stats().calls, second.stats().calls), (1, 0));
+}
