@@ -1,8 +1,9 @@
 //! Asks servers that can tell how many sends they take at once and how much a prompt may hold, and hands it to the limits
 //! and to what is known of their abilities.
 //!
-//! llama.cpp's server is asked, by its `/props`: one that the config names as such from the start on, any other
-//! once an answer of its own has shown what it is; and vLLM's, by its list of models, where the config names it. Nothing depends on it: who does not tell is learnt from.
+//! llama.cpp's server is asked, by its `/props` and its `/slots`: one that the config names as such from the start on, any
+//! other once an answer of its own has shown what it is; and vLLM's, by its list of models, where the config names it.
+//! Nothing depends on it: who does not tell is learnt from.
 
 use std::sync::Arc;
 use std::time::Duration;

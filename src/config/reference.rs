@@ -80,7 +80,6 @@ fn later(out: &mut String) {
     for key in KEYS.iter().filter(|key| !key.row.built) {
         let _ = writeln!(out, "- `{}`: {}", key.path, key.row.why);
     }
-    out.push_str("- `by` in a pool: Chooses how a pool shares load.\n");
 }
 
 fn codes(out: &mut String) {

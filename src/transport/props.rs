@@ -1,11 +1,12 @@
-//! What servers say of themselves: llama.cpp's how many slots it has and how much each holds, from `GET /props`; vLLM how
-//! much its model holds, from `GET /v1/models`.
+//! What servers say of themselves: llama.cpp's how many slots it has and how much each holds, from `GET /props`, else from
+//! the list at `GET /slots`; vLLM how much its model holds, from `GET /v1/models`.
 //!
 //! Silence is an answer too: a server that does not tell, or tells something else, is one nothing is known of. Invariant:
 //! nothing here can fail a call.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Uri;
 use serde::Deserialize;
 
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One endpoint that may be asked.
 pub struct Props {
     asker: Asker,
+    /// Asked where the first does not tell.
+    other: Option<Asker>,
     kind: Kind,
 }
 
@@ -42,6 +45,11 @@ pub struct Told {
 struct Said {
     total_slots: usize,
     default_generation_settings: Option<Generation>,
+}
+
+#[derive(Deserialize)]
+struct Slot {
+    n_ctx: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -68,19 +76,36 @@ impl Props {
             _ => (Kind::LlamaCpp, settings.url.strip_suffix("/v1").unwrap_or(&settings.url), "props"),
         };
         let base: Uri = base.parse().ok()?;
-        let path = format!("{}/{path}", base.path().trim_end_matches('/'));
-        Some(Self { asker: Asker::new(settings, &path, dialler)?, kind })
+        let at = |path: &str| format!("{}/{path}", base.path().trim_end_matches('/'));
+        let other = matches!(kind, Kind::LlamaCpp).then(|| Asker::new(settings, &at("slots"), dialler)).flatten();
+        Some(Self { asker: Asker::new(settings, &at(path), dialler)?, other, kind })
     }
 
     /// Its slots and their window, if it tells.
     pub async fn told(&self) -> Option<Told> {
-        let (status, body) = tokio::time::timeout(PATIENCE, self.asker.ask()).await.ok()?.ok()?;
         match &self.kind {
-            _ if !status.is_success() => None,
-            Kind::LlamaCpp => llama_cpp(&body),
-            Kind::Vllm(model) => vllm(&body, model.as_deref()),
+            Kind::Vllm(model) => vllm(&answer(&self.asker).await?, model.as_deref()),
+            Kind::LlamaCpp => {
+                let told = answer(&self.asker).await.and_then(|body| llama_cpp(&body));
+                if told.is_some() {
+                    return told;
+                }
+                listed_slots(&answer(self.other.as_ref()?).await?)
+            }
         }
     }
+}
+
+async fn answer(asker: &Asker) -> Option<Bytes> {
+    let (status, body) = tokio::time::timeout(PATIENCE, asker.ask()).await.ok()?.ok()?;
+    status.is_success().then_some(body)
+}
+
+/// One entry for each slot; a server that tells of none tells nothing.
+fn listed_slots(body: &[u8]) -> Option<Told> {
+    let slots = serde_json::from_slice::<Vec<Slot>>(body).ok().filter(|slots| !slots.is_empty())?;
+    let window = slots.iter().filter_map(|slot| slot.n_ctx).filter(|window| *window > 0).min();
+    Some(Told { slots: Some(slots.len()), window })
 }
 
 fn llama_cpp(body: &[u8]) -> Option<Told> {
@@ -110,6 +135,9 @@ mod tests {
         assert_eq!(llama_cpp(br#"{"total_slots":1}"#), slots(1, None));
         assert_eq!(llama_cpp(br#"{"default_generation_settings":{"n_ctx":0},"total_slots":1}"#), slots(1, None));
         assert_eq!(llama_cpp(b"{}"), None);
+        assert_eq!(listed_slots(br#"[{"id":0,"n_ctx":4096},{"id":1,"n_ctx":4096}]"#), slots(2, Some(4096)));
+        assert_eq!(listed_slots(br#"[{"id":0}]"#), slots(1, None));
+        assert_eq!((listed_slots(b"[]"), listed_slots(b"{}")), (None, None));
         let two = br#"{"object":"list","data":[{"id":"a","max_model_len":4096},{"id":"b","max_model_len":32768}]}"#;
         let window = |window| Some(Told { slots: None, window: Some(window) });
         assert_eq!(vllm(two, Some("b")), window(32768));
