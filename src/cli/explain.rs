@@ -12,7 +12,7 @@ use crate::config::show::percentile;
 use crate::config::units::{show_amount, show_duration, show_ratio};
 use crate::config::{ClientKey, Loaded, Part};
 use crate::policy::glob;
-use crate::policy::settings::RouteSettings;
+use crate::policy::settings::{RouteSettings, Spread};
 use crate::transport::settings::{Credential, EndpointSettings};
 
 /// `outrigger explain`
@@ -107,6 +107,7 @@ fn targets(loaded: &Loaded, route: &RouteSettings, model: Option<&str>) -> Vec<[
             let endpoint = &loaded.settings.endpoints[*number];
             let head = match (place, target.endpoints.len()) {
                 (0, 1) => (position + 1).to_string(),
+                (0, _) if target.by == Spread::Prefix => format!("{} pool, by prefix", position + 1),
                 (0, _) => format!("{} pool", position + 1),
                 _ => "  pool".to_owned(),
             };

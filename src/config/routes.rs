@@ -211,6 +211,7 @@ fn endpoint(member: &Node, endpoints: &[Endpoint], reading: &mut Reading<'_>) ->
         );
         reading.problems.push(match nearest(&scalar.text, &known) {
             Some(meant) => problem.label(format!("no endpoint has this name; did you mean `{meant}`?")),
+            None if known.is_empty() => problem.label("the file has no endpoint"),
             None => {
                 problem.label("no endpoint has this name").help(format!("endpoints of this file: {}", known.join(", ")))
             }

@@ -28,6 +28,13 @@ pub fn answer(scenario: &Scenario, request: &Request) -> Result<Draft, Trouble> 
             }
             json(props)
         }
+        ("GET", "/slots") if scenario.dialect == Some(Dialect::Llamacpp) => {
+            let slot = |id| match scenario.context_window {
+                Some(window) => json!({"id": id, "n_ctx": window}),
+                None => json!({"id": id}),
+            };
+            json((0..scenario.slots.unwrap_or(1)).map(slot).collect())
+        }
         ("GET", "/v1/models") => json(json!({"object": "list",
             "data": scenario.models.iter().map(|id| model(scenario, id)).collect::<Vec<_>>()})),
         ("GET", _) if path.starts_with("/v1/models/") => {

@@ -187,7 +187,7 @@ impl State {
     /// The next call number, for a request that is one.
     pub fn number(&self, request: &Request) -> Option<u64> {
         let path = request.path();
-        let listing = matches!(path, "/health" | "/props" | "/apply-template" | "/tokenize" | "/detokenize")
+        let listing = matches!(path, "/health" | "/props" | "/slots" | "/apply-template" | "/tokenize" | "/detokenize")
             || (request.method == "GET" && path.starts_with("/v1/models"));
         if listing {
             return None;

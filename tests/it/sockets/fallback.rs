@@ -150,8 +150,10 @@ async fn a_prompt_that_nobody_can_hold_is_refused_with_the_numbers() {
 
 #[tokio::test]
 async fn servers_tell_their_windows() {
+    let closed = "rules: [{ when: { path: /props }, do: { status: 501 } }]";
     for (dialect, scenario) in [
         (Dialect::LlamaCpp, "context_window: 200\ndialect: llamacpp\nslots: 2"),
+        (Dialect::LlamaCpp, &*format!("context_window: 200\ndialect: llamacpp\nslots: 2\n{closed}")),
         (Dialect::Vllm, "context_window: 200"),
     ] {
         let (telling, other) = (mock(scenario).await, mock("{}").await);
