@@ -193,14 +193,23 @@ def cancellations(base: str, between: Relay) -> None:
 
 
 def refusals(client: openai.OpenAI, root: str) -> None:
-    with check("real: a prompt over the window is a BadRequestError in llama.cpp's own words"):
+    def refused(prompt: str) -> openai.BadRequestError:
         try:
-            client.chat.completions.create(**ask(long_prompt(0, 5000), max_tokens=4))
+            client.chat.completions.create(**ask(prompt, max_tokens=4))
         except openai.BadRequestError as error:
-            assert "exceeds the available context size" in error.message, error.message
-            assert isinstance(error.body, dict) and error.body.get("n_ctx") == 2048, error.body
-        else:
-            raise AssertionError("it was answered")
+            return error
+        raise AssertionError("it was answered")
+
+    # Fewer words than the window has tokens, but each is several: only the model can count them.
+    with check("real: a prompt over the window is a BadRequestError in llama.cpp's own words"):
+        error = refused("supercalifragilisticexpialidocious " * 1000)
+        assert "exceeds the available context size" in error.message, error.message
+        assert isinstance(error.body, dict) and error.body.get("n_ctx") == 2048, error.body
+
+    with check("real: a prompt of more words than the window has tokens is refused before it is sent"):
+        error = refused(long_prompt(0, 5000))
+        assert "holds 2048 tokens" in error.message and error.code == "context_overflow", error.message
+        assert error.response.headers["x-outrigger-attempts"] == "0", error.response.headers
 
     for name, path, body in (
         ("an unknown path", "/v1/no/such%20path?a=%5B%5D", None),
