@@ -286,8 +286,10 @@ async fn a_name_that_nobody_knows_is_a_dns_failure() {
 
 #[tokio::test]
 async fn a_port_where_nothing_listens_refuses() {
-    let address = TcpListener::bind(support::ANY).await.unwrap().local_addr().unwrap();
-    is_rescued(url(address), 502, "connect_refused").await;
+    // Bound and never listening: nobody else can take the port meanwhile.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(support::ANY.parse().unwrap()).unwrap();
+    is_rescued(url(socket.local_addr().unwrap()), 502, "connect_refused").await;
 }
 
 /// A listener whose queue is full drops what knocks: no refusal, no connection.
